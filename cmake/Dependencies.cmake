@@ -1,0 +1,28 @@
+# Every library the program is built on, all from Debian packages. A missing one ends the configuration with one line that
+# names the package.
+find_package(PkgConfig QUIET)
+if(NOT PKG_CONFIG_FOUND)
+  message(FATAL_ERROR "pkg-config is missing: install the package 'pkgconf', or run scripts/install-deps.sh build")
+endif()
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+
+# need(PREFIX "pkg-config modules" "Debian package")
+function(need prefix modules package)
+  separate_arguments(list UNIX_COMMAND "${modules}")
+  pkg_check_modules(${prefix} QUIET IMPORTED_TARGET GLOBAL ${list})
+  if(NOT ${prefix}_FOUND)
+    message(FATAL_ERROR "${modules} not found: install the package '${package}', or run scripts/install-deps.sh build")
+  endif()
+endfunction()
+
+need(LIBEVENT "libevent_core>=2.1.12 libevent_pthreads>=2.1.12" "libevent-dev")
+need(LUAJIT "luajit>=2.1" "libluajit-5.1-dev")
+need(OPENSSL "openssl>=3.0" "libssl-dev")
+need(CURL "libcurl>=7.88" "libcurl4-openssl-dev")
+need(ZLIB "zlib" "zlib1g-dev")
+need(BROTLI "libbrotlidec" "libbrotli-dev")
+need(ZSTD "libzstd" "libzstd-dev")
+if(BUILD_TESTING)
+  need(CMOCKA "cmocka" "libcmocka-dev")
+endif()

@@ -1,0 +1,49 @@
+/*
+ * metrics: counters, gauges and histograms, written by any thread, read as Prometheus text.
+ *
+ * A metric is named once (family), and has one series for each set of label values. Asking for a series that exists gives the same series again.
+ * Series live as long as their registry; keep the pointer, then counting is one relaxed atomic addition. Asking takes a lock: not for
+ * every request.
+ *
+ *     struct metric *delivered = metrics_counter(registry, "llm_proxy_events_total", "Events by outcome.",
+ *                                                (struct metric_label[]){{"pipeline", name}, {"result", "delivered"}, {0}});
+ *     metric_add(delivered, 1);
+ */
+#ifndef BASE_METRICS_H
+#define BASE_METRICS_H
+
+#include "base/buffer.h"
+
+struct metrics;
+struct metric;
+
+struct metric_label {
+    const char *name, *value; /* a name of NULL ends the list */
+};
+
+struct metrics *metrics_new(void);
+void metrics_free(struct metrics *metrics);
+
+/* The strings are copied. Asking for a family under another kind is a broken promise (assert). */
+struct metric *metrics_counter(struct metrics *metrics, const char *name, const char *help, const struct metric_label *labels);
+struct metric *metrics_gauge(struct metrics *metrics, const char *name, const char *help, const struct metric_label *labels);
+/* bounds: ascending upper bounds, bound_count of them; +Inf is added. */
+struct metric *metrics_histogram(struct metrics *metrics, const char *name, const char *help, const struct metric_label *labels,
+                                 const double *bounds, size_t bound_count);
+
+/* Counter or gauge. A gauge takes negative amounts. */
+void metric_add(struct metric *metric, int64_t amount);
+/* Gauge. */
+void metric_set(struct metric *metric, int64_t value);
+int64_t metric_value(const struct metric *metric);
+/* Histogram. */
+void metric_observe(struct metric *metric, double value);
+
+/* A function called at the beginning of every metrics_write(), on the thread that calls it: sets gauges that are derived from elsewhere. */
+void metrics_on_collect(struct metrics *metrics, void (*collect)(void *argument), void *argument);
+/* Takes a collector back; returns when it is not running and will not run again. */
+void metrics_remove_collect(struct metrics *metrics, void (*collect)(void *argument), void *argument);
+/* Prometheus text exposition format 0.0.4, families in the order of their first registration. */
+void metrics_write(struct metrics *metrics, struct buffer *out);
+
+#endif

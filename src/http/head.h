@@ -1,0 +1,112 @@
+/*
+ * head: the head of an HTTP/1.1 message, from bytes to a struct; requests and responses alike. Strict: what RFC 9110 and 9112 call invalid or leave
+ * to repair is refused, never repaired (requests), or refused unless harmless (responses, see http_parse_response).
+ *
+ * Two steps, so that a head that trickles in costs one look at each byte:
+ *
+ *     http_scan_head()     finds the end of the head, incrementally, and enforces the limits while it is incomplete
+ *     http_parse_request() / http_parse_response()   take the complete head apart, once
+ *
+ * Slices in the results point into the caller's bytes, which must stay as long as the result is used. No sockets, no clock.
+ */
+#ifndef HTTP_HEAD_H
+#define HTTP_HEAD_H
+
+#include "http/fault.h"
+#include "http/fields.h"
+
+struct http_limits {
+    size_t max_head_bytes;   /* whole head: 431 (also of a response: invalid) */
+    size_t max_headers;      /* fields: 431 */
+    size_t max_target_bytes; /* request-target: 414 */
+};
+
+/* Why a message was refused. */
+struct http_problem {
+    enum http_fault fault; /* what to answer */
+    const char *reason;    /* snake_case and static, for counters: "bare_lf", "content_length_and_transfer_encoding" */
+    const char *message;   /* one static sentence for the peer: "bare LF in the message head" */
+};
+
+/* Progress through a head that is not complete yet. All zero to begin with, and again for the next message. */
+struct http_scan {
+    size_t offset;      /* bytes looked at */
+    size_t line_start;  /* where the current line begins */
+    size_t lines;       /* lines complete */
+    size_t empty_lines; /* CRLFs skipped before a request line (at most 2) */
+    bool cr;            /* the last byte looked at was a CR */
+};
+
+enum http_scan_result {
+    HTTP_SCAN_INCOMPLETE, /* need more bytes */
+    HTTP_SCAN_COMPLETE,   /* scan->offset is the size of the head, its final CRLF CRLF and leading empty lines included */
+    HTTP_SCAN_REFUSED     /* *problem says why */
+};
+
+/* Looks on in data (the same bytes as before and more behind them). response: a response head is scanned (no empty lines before it; bare LF still refused). The
+ * request line is checked as soon as it is complete, so that junk is refused without waiting for a head's end; a target
+ * over its limit and a head over its limit are refused while still incomplete. */
+enum http_scan_result http_scan_head(struct http_scan *scan, struct slice data, bool response, const struct http_limits *limits, struct http_problem *problem);
+
+enum http_body {
+    HTTP_BODY_NONE,
+    HTTP_BODY_LENGTH,     /* exactly content_length bytes (may be 0) */
+    HTTP_BODY_CHUNKED,
+    HTTP_BODY_UNTIL_CLOSE /* responses only */
+};
+
+struct http_request {
+    struct slice method;
+    struct slice target;    /* as received */
+    struct slice path;      /* of the target, without query: begins with '/', or is "*" */
+    struct slice query;     /* behind the first '?' */
+    bool has_query;
+    struct slice authority; /* of an absolute-form target, else the Host field's value; may be empty */
+    int minor_version;      /* 0 or 1 */
+    struct http_fields fields;
+    enum http_body body;    /* NONE, LENGTH or CHUNKED */
+    uint64_t content_length;
+    bool keep_alive;        /* the client lets the connection be used again */
+    bool expect_continue;   /* HTTP/1.1 with a body and Expect: 100-continue */
+};
+
+/*
+ * head: the complete head as the scan found it. Fills *request (its fields list is emptied first and keeps its array for the next
+ * use; free with http_request_free). False: refused, *problem tells.
+ *
+ * Refused with 400 unless said otherwise: grammar errors of any kind; obs-fold; space before the colon; control characters; an empty or missing or repeated or odd Host (HTTP/1.0 may leave it out);
+ * user info; a fragment; absolute-form whose authority is not the Host's; absolute-form other than http(s); authority-form and '*' where they
+ * do not belong; Content-Length that is repeated, a list, or not 1 to 18 digits; Content-Length with Transfer-Encoding; HTTP/1.0 with Transfer-Encoding; a Transfer-Encoding other than exactly "chunked"
+ * (501 when it ends in chunked, 400 else); Authorization twice; a field name with '_' that without it would name a framing, forwarding or credential field; an unsafe path (http_path_is_safe);
+ * Expect other than 100-continue: 417. Another major version: 505. CONNECT and TRACE: 405. A method over 32 bytes: 501.
+ */
+bool http_parse_request(struct slice head, const struct http_limits *limits, struct http_request *request, struct http_problem *problem);
+void http_request_free(struct http_request *request);
+
+struct http_response {
+    int status;          /* 100 to 599 */
+    struct slice reason; /* as received; may be empty */
+    int minor_version;
+    struct http_fields fields;
+    enum http_body body; /* as the status, the method and the fields say */
+    uint64_t content_length;
+    bool has_content_length; /* also where there is no body (HEAD, 304) */
+    bool keep_alive;     /* the connection may be used again after this message; false for every oddity that was tolerated */
+};
+
+/*
+ * As http_parse_request. head_request: the request was HEAD. Harmless oddities of upstreams are tolerated, and cost the connection its
+ * reuse: obs-fold and space before the colon are refused all the same (502), identical repeated Content-Length collapses to one. Content-Length with
+ * Transfer-Encoding, a malformed length, an unknown coding, a status line that does not fit, control characters in values, HTTP/0.9, status below 100 or above 599: refused.
+ * A 1xx has no body; 101 is reported like any status, the caller decides.
+ */
+bool http_parse_response(struct slice head, bool head_request, const struct http_limits *limits, struct http_response *response, struct http_problem *problem);
+void http_response_free(struct http_response *response);
+
+/*
+ * Can this path mean something else to the next server than to our routes? False for '.' and '..' segments (plain or percent-encoded, also before ';'), encoded '/' '\' and NUL, a raw backslash, control
+ * characters, '%' without two hexadecimal digits, and an empty segment ("//"). The path is otherwise opaque.
+ */
+bool http_path_is_safe(struct slice path);
+
+#endif

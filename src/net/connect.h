@@ -1,0 +1,34 @@
+/*
+ * connect: from a host and a port to a connected transport: resolve, try the addresses in turn (the next after 250 ms or a failure, the first to answer wins), TLS handshake.
+ * With a forward proxy: CONNECT first (RFC 9110 9.3.6).
+ */
+#ifndef NET_CONNECT_H
+#define NET_CONNECT_H
+
+#include "net/resolver.h"
+#include "net/tls.h"
+#include "net/transport.h"
+
+struct connect_target {
+    const char *host; /* name or IP literal, no brackets */
+    uint16_t port;
+    struct tls *tls;  /* NULL: plain */
+};
+
+struct connect_attempt;
+
+enum connect_failure { CONNECT_UNREACHABLE, CONNECT_TIMED_OUT };
+
+struct connect_callbacks {
+    /* The transport is the callee's: reading off, callbacks of the owner that it sets. */
+    void (*on_connected)(void *owner, struct transport *transport);
+    void (*on_failed)(void *owner, enum connect_failure failure, const struct error *error);
+};
+
+/* Exactly one callback, never before this returns - unless cancelled. timeout_ns covers all of it, the name too; an error tells which phase it was. target's strings and
+ * tls are borrowed until then. Loop thread only. */
+struct connect_attempt *connect_start(struct loop *loop, struct resolver *resolver, const struct connect_target *target, uint64_t timeout_ns,
+                                      const struct connect_callbacks *callbacks, void *owner);
+void connect_cancel(struct connect_attempt *attempt);
+
+#endif

@@ -1,0 +1,70 @@
+/*
+ * settings: what the proxy is told, checked and complete, as one immutable snapshot. Made by config/ on the main thread; an exchange holds a reference to the
+ * snapshot it began with, so a reload never changes a running one. Any thread may read; the last one to release frees.
+ */
+#ifndef PROXY_SETTINGS_H
+#define PROXY_SETTINGS_H
+
+#include "base/reference.h"
+#include "base/slice.h"
+#include "http/head.h"
+#include "net/address.h"
+#include "net/tls.h"
+
+struct proxy_timeouts { /* nanoseconds */
+    uint64_t request_head, request_idle, keep_alive, upstream_idle, connect, response, response_idle, write;
+};
+
+struct route_header {
+    char *name;  /* as written to the upstream */
+    char *value; /* NULL: removed */
+};
+
+struct route {
+    char *name;
+    char *prefix;         /* without the last '/', so that "/v1" and "/v1/" are alike; "" is the root */
+    char *upstream;       /* as configured, for events: scheme://authority[/path] */
+    char *host;           /* to connect to */
+    uint16_t port;
+    char *authority;      /* for Host: host[:port] without a default port */
+    char *base_path;      /* path of the upstream URL without a last '/': "" or "/api" */
+    bool strip_prefix;
+    struct route_header *headers;
+    size_t header_count;
+    bool sets_credential; /* one of headers is a credential field (see redact.h): the client's credentials are removed */
+    bool forwarded;       /* adds X-Forwarded-For/-Proto/-Host */
+    struct proxy_timeouts timeouts;
+    bool upstream_idle_is_set; /* else by scheme: http 4 s, https 30 s */
+    struct tls *tls;      /* owned; NULL: http */
+    bool capture, half_close, retry_stale;
+    size_t max_connections; /* 0: none */
+    size_t pool;          /* index of the connection pool: routes alike in host, port and TLS settings could share, but do not */
+};
+
+struct proxy_settings {
+    struct reference references;
+    uint64_t generation;  /* grows with each reload: pools of older ones are emptied */
+    struct route *routes; /* longest prefix first */
+    size_t route_count;
+    struct http_limits http;
+    uint64_t max_body_bytes;            /* 0: none */
+    size_t max_connections;             /* for all workers together */
+    uint64_t max_requests_per_connection; /* 0: none */
+    struct proxy_timeouts timeouts;     /* of the listener: request_head, keep_alive, write; the rest are the routes' defaults */
+    bool access_log;
+
+    bool observe; /* false: no event is built */
+    size_t max_request_body_bytes, max_response_body_bytes; /* kept */
+    uint64_t capture_memory;
+    char **redact_headers; /* lower-case names, added to the built-in ones */
+    size_t redact_header_count;
+    char **redact_query;
+    size_t redact_query_count;
+    unsigned char fingerprint_key[32]; /* SHA-256 of the configured key, or random */
+};
+
+struct proxy_settings *proxy_settings_reference(struct proxy_settings *settings);
+/* Frees strings, routes and TLS contexts with the last reference. */
+void proxy_settings_release(struct proxy_settings *settings);
+
+#endif
