@@ -1,0 +1,78 @@
+/*
+ * worker: what one worker thread has: a loop, its listening sockets, its client connections, its pools of idle upstream connections. Everything here is used on that thread only, but the
+ * members marked "shared". Private to proxy/.
+ */
+#ifndef PROXY_WORKER_H
+#define PROXY_WORKER_H
+
+#include <pthread.h>
+
+#include "base/metrics.h"
+#include "bus/bus.h"
+#include "net/connect.h"
+#include "net/listener.h"
+#include "proxy/settings.h"
+
+#define WORKER_SCRATCH_SIZE 65536
+
+struct client;
+struct pooled_connection;
+
+/* What the workers share. Immutable after the start but for the atomics. */
+struct proxy_shared {
+    struct resolver *resolver;
+    struct bus *bus; /* NULL: observability is off */
+    struct metrics *metrics;
+    struct metric *inflight, *duration;
+    struct memory_budget capture_budget;
+    _Atomic size_t connections; /* of clients, all workers */
+    char instance[40];
+};
+
+/* An object that is freed once no caller further up the stack can touch it any more: embedded, first come first served. */
+struct grave {
+    struct grave *next;
+    void (*bury)(struct grave *grave);
+};
+
+/* Idle connections of one route, the most recently used first. */
+struct pool {
+    struct pooled_connection *newest, *oldest;
+};
+
+struct worker {
+    struct proxy_shared *shared;
+    struct proxy_settings *settings; /* a reference to the current snapshot */
+    struct pool *pools;              /* one for each route of settings */
+    struct loop *loop;
+    pthread_t thread;
+    struct listener **listeners;
+    size_t listener_count;
+    struct client *clients;          /* all, a list */
+    struct client *idle_oldest, *idle_newest; /* waiting for a request, a list through idle_* */
+    size_t client_count;
+    struct loop_timer sweep; /* looks at connections whose reading is off: has the client gone? */
+    struct grave *graves;
+    struct loop_timer reaper;
+    bool draining;
+    void (*on_idle)(void *argument); /* while draining: called once when no client is left */
+    void *on_idle_argument;
+    char scratch[WORKER_SCRATCH_SIZE]; /* what one read brings, used up before the next */
+};
+
+/* Starts the thread with the listening sockets fds (taken over). */
+struct worker *worker_new(struct proxy_shared *shared, struct proxy_settings *settings, const int *fds, size_t count);
+/* Posted to the loop; any thread. */
+void worker_reload(struct worker *worker, struct proxy_settings *settings);
+void worker_drain(struct worker *worker, void (*on_idle)(void *argument), void *argument);
+/* Ends everything, joins the thread, frees. Main thread. */
+void worker_free(struct worker *worker);
+
+/* Frees grave's object when the current callbacks have returned. */
+void worker_bury(struct worker *worker, struct grave *grave, void (*bury)(struct grave *grave));
+/* Frees what was buried; called at the beginning of each top-level callback. */
+void worker_reap(struct worker *worker);
+/* The last client of a draining worker left. */
+void worker_client_left(struct worker *worker);
+
+#endif
