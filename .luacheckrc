@@ -1,0 +1,9 @@
+-- Lua code here runs in the sandbox: what is absent there is unknown to the checker too.
+std = "luajit"
+not_globals = { "io", "os", "debug", "jit", "ffi", "loadstring", "loadfile", "dofile", "getfenv", "setfenv", "newproxy", "collectgarbage", "module" }
+max_line_length = 200
+-- A method that needs no self is a method all the same.
+self = false
+-- A configuration file has two functions more.
+files["examples"].read_globals = { "env", "read_file" }
+files["**/*.config.lua"].read_globals = { "env", "read_file" }
