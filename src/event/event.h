@@ -68,11 +68,14 @@ struct event_fields {
     struct slice error_kind, error_message;
     struct slice trace_id, span_id;
     struct slice version, instance;
+    /* Whether the body was kept at all: an empty body that was kept is "", one that was not (by configuration, for want of memory, or because there was no exchange of bodies) is
+     * null. A body with bytes in it counts as kept whatever these say. */
+    bool request_kept, response_kept;
 };
 
 struct event;
 
-/* Takes over the bodies (they are empty afterwards); copies the rest. The tail is the last bytes of a truncated response, whatever part of the body they overlap (see event_json.h). The
+/* Takes over the bodies (they are empty afterwards); copies the rest. The tail is the last bytes of a truncated response, whatever part of the body they overlap (see event_view.h). The
  * caller owns the one reference. */
 struct event *event_new(const struct event_fields *fields, struct body *request_body, struct body *response_body, struct body *response_tail);
 struct event *event_reference(struct event *event);

@@ -2,8 +2,9 @@
  * event_view: an event's bodies as people read them: content-decoded, cut between whole characters, told apart into text and bytes. Made on the pipeline side, once for each event and
  * pipeline; the basis of both the canonical JSON and the Lua table.
  *
- * text or base64: a body whose bytes (after decoding) are valid UTF-8 is text. A body that was truncated may end within a character: then the cut is moved back to the last whole one. A tail begins with
- * a whole character likewise. A body that still has its coding, or is not UTF-8, is base64.
+ * text or base64: a body whose bytes (after decoding) are valid UTF-8 is text. A body that was truncated, or belongs to an exchange that failed, may end within a character: then the cut is moved back
+ * to the last whole one. A tail begins with a whole character likewise. A body that still has its coding, or is not UTF-8, is base64. A response and its tail are told apart together: both are
+ * text, or both are base64.
  */
 #ifndef EVENT_EVENT_VIEW_H
 #define EVENT_EVENT_VIEW_H
@@ -22,6 +23,7 @@ struct event_view {
     struct event_body_view request, response;
     struct event_body_view tail; /* only when the response was truncated and had no content coding */
     struct buffer request_storage, response_storage, tail_storage; /* private */
+    struct buffer request_coding, response_coding;                 /* private */
 };
 
 /* max_decoded: the setting max_decoded_bytes, for each body. */

@@ -1,0 +1,44 @@
+/* The interface's functions: each hands over to the implementation that made the bus. */
+#include "bus/bus.h"
+
+void bus_publish(struct bus *bus, struct event *event, bus_done done, void *argument)
+{
+    bus->operations->publish(bus, event, done, argument);
+}
+
+struct subscriber *bus_subscribe(struct bus *bus, const struct subscriber_settings *settings,
+                                 struct error *error)
+{
+    return bus->operations->subscribe(bus, settings, error);
+}
+
+size_t bus_unsubscribe(struct subscriber *subscriber)
+{
+    return subscriber->bus->operations->unsubscribe(subscriber);
+}
+
+size_t bus_fetch(struct subscriber *subscriber, struct bus_entry *entries, size_t max, size_t max_bytes)
+{
+    return subscriber->bus->operations->fetch(subscriber, entries, max, max_bytes);
+}
+
+void bus_acknowledge(struct subscriber *subscriber, uint64_t sequence)
+{
+    subscriber->bus->operations->acknowledge(subscriber, sequence);
+}
+
+size_t bus_depth(const struct subscriber *subscriber)
+{
+    return subscriber->bus->operations->depth(subscriber);
+}
+
+bool bus_is_healthy(struct bus *bus)
+{
+    return bus->operations->is_healthy(bus);
+}
+
+void bus_free(struct bus *bus)
+{
+    if (bus != NULL)
+        bus->operations->free(bus);
+}

@@ -1,0 +1,241 @@
+/*
+ * The memory bus. Each subscriber has a ring of events behind a mutex of its own, held for a few instructions only. The list of subscribers is read by every publisher at once and
+ * changed when a pipeline comes or goes; wake is called under the read lock, so that nobody is woken after bus_unsubscribe returned, and under no other.
+ */
+#include <assert.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "bus/memory_bus.h"
+
+#define SMALLEST_RING 16u
+
+struct memory_subscriber {
+    struct subscriber subscriber;
+    struct memory_subscriber *next;
+    struct subscriber_settings settings; /* with a name of its own */
+    struct log_limit drop_log;
+
+    pthread_mutex_t mutex; /* for all below */
+    struct event **ring;   /* of capacity slots, the oldest at first */
+    size_t capacity, first;
+    atomic_size_t count; /* changed under the mutex, read by bus_depth without */
+    size_t bytes;
+    size_t unacknowledged; /* fetched */
+    uint64_t next_sequence;
+    bool idle; /* the last fetch found nothing: the next event wakes */
+};
+
+struct memory_bus {
+    struct bus bus;
+    pthread_rwlock_t lock;
+    struct memory_subscriber *subscribers;
+};
+
+static struct memory_bus *memory_bus_of(struct bus *bus)
+{
+    return container_of(bus, struct memory_bus, bus);
+}
+
+static struct memory_subscriber *memory_subscriber_of(struct subscriber *subscriber)
+{
+    return container_of(subscriber, struct memory_subscriber, subscriber);
+}
+
+/* Called when the ring is full. */
+static void grow(struct memory_subscriber *subscriber)
+{
+    size_t capacity = subscriber->capacity > 0 ? subscriber->capacity * 2 : SMALLEST_RING;
+    if (capacity > subscriber->settings.max_events)
+        capacity = subscriber->settings.max_events;
+    struct event **ring = xcalloc(capacity, sizeof(struct event *));
+    for (size_t i = 0; i < subscriber->capacity; i++)
+        ring[i] = subscriber->ring[(subscriber->first + i) % subscriber->capacity];
+    free(subscriber->ring);
+    subscriber->ring = ring;
+    subscriber->capacity = capacity;
+    subscriber->first = 0;
+}
+
+enum offer { QUEUED, TOO_MANY_EVENTS, TOO_MANY_BYTES };
+
+static enum offer enqueue(struct memory_subscriber *subscriber, struct event *event, bool *wake)
+{
+    size_t memory = event_memory(event);
+    enum offer offer = QUEUED;
+    pthread_mutex_lock(&subscriber->mutex);
+    size_t count = atomic_load_explicit(&subscriber->count, memory_order_relaxed);
+    if (count >= subscriber->settings.max_events) {
+        offer = TOO_MANY_EVENTS;
+    } else if (memory > subscriber->settings.max_bytes - subscriber->bytes) {
+        offer = TOO_MANY_BYTES;
+    } else {
+        if (count == subscriber->capacity)
+            grow(subscriber);
+        subscriber->ring[(subscriber->first + count) % subscriber->capacity] = event_reference(event);
+        atomic_store_explicit(&subscriber->count, count + 1, memory_order_relaxed);
+        subscriber->bytes += memory;
+    }
+    *wake = offer == QUEUED && subscriber->idle;
+    if (*wake)
+        subscriber->idle = false;
+    pthread_mutex_unlock(&subscriber->mutex);
+    return offer;
+}
+
+static void report_drop(struct memory_subscriber *subscriber, enum offer offer)
+{
+    if (subscriber->settings.dropped_full != NULL)
+        metric_add(subscriber->settings.dropped_full, 1);
+    uint64_t suppressed;
+    if (!log_limit_pass(&subscriber->drop_log, &suppressed))
+        return;
+    bool bytes = offer == TOO_MANY_BYTES;
+    log_warn("event dropped: the pipeline's queue is full", log_string("pipeline", subscriber->settings.name),
+             log_string("setting", bytes ? "observability.buffer_bytes" : "observability.buffer_size"),
+             log_integer("limit",
+                         (int64_t)(bytes ? subscriber->settings.max_bytes : subscriber->settings.max_events)),
+             log_integer("dropped_since_last_line", (int64_t)suppressed + 1));
+}
+
+static void publish(struct bus *bus, struct event *event, bus_done done, void *argument)
+{
+    struct memory_bus *memory_bus = memory_bus_of(bus);
+    bool stored = true;
+    pthread_rwlock_rdlock(&memory_bus->lock);
+    for (struct memory_subscriber *subscriber = memory_bus->subscribers; subscriber != NULL;
+         subscriber = subscriber->next) {
+        if (subscriber->settings.received != NULL)
+            metric_add(subscriber->settings.received, 1);
+        bool wake;
+        enum offer offer = enqueue(subscriber, event, &wake);
+        if (wake && subscriber->settings.wake != NULL)
+            subscriber->settings.wake(subscriber->settings.wake_argument);
+        if (offer != QUEUED) {
+            stored = false;
+            report_drop(subscriber, offer);
+        }
+    }
+    pthread_rwlock_unlock(&memory_bus->lock);
+    if (done != NULL)
+        done(argument, stored);
+}
+
+static struct subscriber *subscribe(struct bus *bus, const struct subscriber_settings *settings,
+                                    struct error *error)
+{
+    if (settings->max_events == 0) {
+        error_set(error, "a subscriber of the bus needs room for at least one event");
+        return NULL;
+    }
+    struct memory_bus *memory_bus = memory_bus_of(bus);
+    struct memory_subscriber *subscriber = xcalloc(1, sizeof *subscriber);
+    subscriber->subscriber.bus = bus;
+    subscriber->settings = *settings;
+    subscriber->settings.name = xstrdup(settings->name);
+    subscriber->next_sequence = 1;
+    subscriber->idle = true;
+    pthread_mutex_init(&subscriber->mutex, NULL);
+    pthread_rwlock_wrlock(&memory_bus->lock);
+    subscriber->next = memory_bus->subscribers;
+    memory_bus->subscribers = subscriber;
+    pthread_rwlock_unlock(&memory_bus->lock);
+    return &subscriber->subscriber;
+}
+
+static size_t unsubscribe(struct subscriber *handle)
+{
+    struct memory_subscriber *subscriber = memory_subscriber_of(handle);
+    struct memory_bus *memory_bus = memory_bus_of(handle->bus);
+    pthread_rwlock_wrlock(&memory_bus->lock);
+    struct memory_subscriber **link = &memory_bus->subscribers;
+    while (*link != subscriber)
+        link = &(*link)->next;
+    *link = subscriber->next;
+    pthread_rwlock_unlock(&memory_bus->lock);
+
+    size_t count = atomic_load_explicit(&subscriber->count, memory_order_relaxed);
+    size_t dropped = count + subscriber->unacknowledged;
+    for (size_t i = 0; i < count; i++)
+        event_release(subscriber->ring[(subscriber->first + i) % subscriber->capacity]);
+    pthread_mutex_destroy(&subscriber->mutex);
+    free(subscriber->ring);
+    free((void *)(uintptr_t)subscriber->settings.name);
+    free(subscriber);
+    return dropped;
+}
+
+static size_t fetch(struct subscriber *handle, struct bus_entry *entries, size_t max, size_t max_bytes)
+{
+    struct memory_subscriber *subscriber = memory_subscriber_of(handle);
+    size_t fetched = 0, bytes = 0;
+    pthread_mutex_lock(&subscriber->mutex);
+    size_t count = atomic_load_explicit(&subscriber->count, memory_order_relaxed);
+    while (fetched < max && fetched < count) {
+        struct event *event = subscriber->ring[subscriber->first];
+        size_t memory = event_memory(event);
+        if (fetched > 0 && bytes + memory > max_bytes)
+            break;
+        subscriber->first = (subscriber->first + 1) % subscriber->capacity;
+        subscriber->bytes -= memory;
+        bytes += memory;
+        entries[fetched++] = (struct bus_entry){.sequence = subscriber->next_sequence++, .event = event};
+    }
+    atomic_store_explicit(&subscriber->count, count - fetched, memory_order_relaxed);
+    subscriber->unacknowledged += fetched;
+    subscriber->idle = count == 0;
+    pthread_mutex_unlock(&subscriber->mutex);
+    return fetched;
+}
+
+static void acknowledge(struct subscriber *handle, uint64_t sequence)
+{
+    struct memory_subscriber *subscriber = memory_subscriber_of(handle);
+    pthread_mutex_lock(&subscriber->mutex);
+    assert(sequence < subscriber->next_sequence && subscriber->unacknowledged > 0);
+    (void)sequence;
+    subscriber->unacknowledged--;
+    pthread_mutex_unlock(&subscriber->mutex);
+}
+
+static size_t depth(const struct subscriber *handle)
+{
+    const struct memory_subscriber *subscriber =
+        container_of(handle, const struct memory_subscriber, subscriber);
+    return atomic_load_explicit(&subscriber->count, memory_order_relaxed);
+}
+
+static bool is_healthy(struct bus *bus)
+{
+    (void)bus;
+    return true;
+}
+
+static void free_bus(struct bus *bus)
+{
+    struct memory_bus *memory_bus = memory_bus_of(bus);
+    assert(memory_bus->subscribers == NULL);
+    pthread_rwlock_destroy(&memory_bus->lock);
+    free(memory_bus);
+}
+
+struct bus *memory_bus_new(void)
+{
+    static const struct bus_operations operations = {
+        .publish = publish,
+        .subscribe = subscribe,
+        .unsubscribe = unsubscribe,
+        .fetch = fetch,
+        .acknowledge = acknowledge,
+        .depth = depth,
+        .is_healthy = is_healthy,
+        .free = free_bus,
+    };
+    struct memory_bus *memory_bus = xcalloc(1, sizeof *memory_bus);
+    memory_bus->bus.operations = &operations;
+    pthread_rwlock_init(&memory_bus->lock, NULL);
+    return &memory_bus->bus;
+}
