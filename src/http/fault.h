@@ -31,5 +31,7 @@ enum http_fault {
 const char *http_fault_code(enum http_fault fault);
 /* 400, 504, … */
 int http_fault_status(enum http_fault fault);
+/* The sentence for clients when there is nothing better to say. */
+const char *http_fault_message(enum http_fault fault);
 
 #endif

@@ -28,6 +28,14 @@ struct http_problem {
     const char *message;   /* one static sentence for the peer: "bare LF in the message head" */
 };
 
+/* Progress through a request line. */
+struct http_request_line {
+    int part;         /* private */
+    size_t part_size; /* bytes of the current part */
+    size_t method_size, target_size;
+    int major_version, minor_version;
+};
+
 /* Progress through a head that is not complete yet. All zero to begin with, and again for the next message. */
 struct http_scan {
     size_t offset;      /* bytes looked at */
@@ -35,6 +43,7 @@ struct http_scan {
     size_t lines;       /* lines complete */
     size_t empty_lines; /* CRLFs skipped before a request line (at most 2) */
     bool cr;            /* the last byte looked at was a CR */
+    struct http_request_line request_line;
 };
 
 enum http_scan_result {
@@ -43,9 +52,9 @@ enum http_scan_result {
     HTTP_SCAN_REFUSED     /* *problem says why */
 };
 
-/* Looks on in data (the same bytes as before and more behind them). response: a response head is scanned (no empty lines before it; bare LF still refused). The
- * request line is checked as soon as it is complete, so that junk is refused without waiting for a head's end; a target
- * over its limit and a head over its limit are refused while still incomplete. */
+/* Looks on in data (the same bytes as before and more behind them). response: a response head is scanned (no empty lines before it; bare LF still refused).
+ * What can stand in no head is refused at the byte where it stands: junk, control characters, bare CR and LF, a bad request line, folded lines, too many
+ * fields, a target or a head over its limit. The outcome does not depend on how the bytes were split over calls. */
 enum http_scan_result http_scan_head(struct http_scan *scan, struct slice data, bool response, const struct http_limits *limits, struct http_problem *problem);
 
 enum http_body {
@@ -58,7 +67,7 @@ enum http_body {
 struct http_request {
     struct slice method;
     struct slice target;    /* as received */
-    struct slice path;      /* of the target, without query: begins with '/', or is "*" */
+    struct slice path;      /* of the target, without query: begins with '/', or is "*"; empty for CONNECT */
     struct slice query;     /* behind the first '?' */
     bool has_query;
     struct slice authority; /* of an absolute-form target, else the Host field's value; may be empty */
@@ -71,14 +80,15 @@ struct http_request {
 };
 
 /*
- * head: the complete head as the scan found it. Fills *request (its fields list is emptied first and keeps its array for the next
+ * head: the complete head as the scan found it; what the scan refuses is refused here again. Fills *request (its fields list is emptied first and keeps its array for the next
  * use; free with http_request_free). False: refused, *problem tells.
  *
  * Refused with 400 unless said otherwise: grammar errors of any kind; obs-fold; space before the colon; control characters; an empty or missing or repeated or odd Host (HTTP/1.0 may leave it out);
  * user info; a fragment; absolute-form whose authority is not the Host's; absolute-form other than http(s); authority-form and '*' where they
  * do not belong; Content-Length that is repeated, a list, or not 1 to 18 digits; Content-Length with Transfer-Encoding; HTTP/1.0 with Transfer-Encoding; a Transfer-Encoding other than exactly "chunked"
  * (501 when it ends in chunked, 400 else); Authorization twice; a field name with '_' that without it would name a framing, forwarding or credential field; an unsafe path (http_path_is_safe);
- * Expect other than 100-continue: 417. Another major version: 505. CONNECT and TRACE: 405. A method over 32 bytes: 501.
+ * Another major version: 505. A method over 32 bytes: 501. Then, when all else is fine and *request is filled in all the same: CONNECT and TRACE: 405; Expect other
+ * than 100-continue: 417 (HTTP/1.0: ignored).
  */
 bool http_parse_request(struct slice head, const struct http_limits *limits, struct http_request *request, struct http_problem *problem);
 void http_request_free(struct http_request *request);
@@ -95,17 +105,19 @@ struct http_response {
 };
 
 /*
- * As http_parse_request. head_request: the request was HEAD. Harmless oddities of upstreams are tolerated, and cost the connection its
- * reuse: obs-fold and space before the colon are refused all the same (502), identical repeated Content-Length collapses to one. Content-Length with
- * Transfer-Encoding, a malformed length, an unknown coding, a status line that does not fit, control characters in values, HTTP/0.9, status below 100 or above 599: refused.
+ * As http_parse_request; every refusal is upstream_invalid_response. head_request: the request was HEAD. Harmless oddities of upstreams are tolerated, and cost the
+ * connection its reuse: a status line without the space before an empty reason, identical repeated Content-Length (collapses to one: send content_length, not the fields), chunked in
+ * HTTP/1.0, a body announced where none can be (1xx, 204). Refused: obs-fold, space before the colon, Content-Length with
+ * Transfer-Encoding, a malformed length, a coding other than chunked, a status line that does not fit, control characters, versions other than 1.0 and 1.1, status below 100 or above 599.
  * A 1xx has no body; 101 is reported like any status, the caller decides.
  */
 bool http_parse_response(struct slice head, bool head_request, const struct http_limits *limits, struct http_response *response, struct http_problem *problem);
 void http_response_free(struct http_response *response);
 
 /*
- * Can this path mean something else to the next server than to our routes? False for '.' and '..' segments (plain or percent-encoded, also before ';'), encoded '/' '\' and NUL, a raw backslash, control
- * characters, '%' without two hexadecimal digits, and an empty segment ("//"). The path is otherwise opaque.
+ * Can this path mean something else to the next server than to our routes? False for '.' and '..' segments (plain or percent-encoded, also before ';'), encoded '/' '\' and NUL, '%' without
+ * two hexadecimal digits, an empty first segment ("//", which reads as a host elsewhere), and what every client encodes: control characters, blanks, bytes from 0x80, and " < > \ ` { }. The path is
+ * otherwise opaque; further empty segments are segments.
  */
 bool http_path_is_safe(struct slice path);
 

@@ -20,9 +20,9 @@ const char *http_reason_phrase(int status);
 
 /*
  * A whole error response: status line, Date, Content-Type: application/json, X-Content-Type-Options: nosniff, Content-Length, X-Request-Id (unless empty),
- * Connection: close (if close), Allow / Retry-After where the status wants one, and the body that OpenAI clients parse:
+ * Connection: close (if close), Allow, Retry-After or WWW-Authenticate where the status wants one, and the body that OpenAI clients parse:
  *     {"error":{"message":"…","type":"proxy_error","code":"upstream_timeout","request_id":"…"}}
- * head_only (a HEAD request): the same head, no body. Returns the number of body bytes written.
+ * message: NULL for the fault's own sentence. Empty request_id: null in the body. head_only (a HEAD request): the same head, no body. Returns the number of body bytes written.
  */
 size_t http_write_fault(struct buffer *out, enum http_fault fault, const char *message, struct slice request_id, bool close, bool head_only);
 
