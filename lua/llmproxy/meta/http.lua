@@ -1,0 +1,48 @@
+---@meta llmproxy.http
+--- Requests to destinations, with libcurl: HTTP/1.1, and HTTP/2 where TLS negotiates it; connections are kept and used again. These functions wait without blocking, so they work in `deliver`
+--- and raise where nothing can wait (at load time, in `new`).
+---
+---     local http, verdict = require "llmproxy.http", require "llmproxy.verdict"
+---     local response, reason = http.post { url = settings.url, headers = { ["content-type"] = "application/json" }, body = batch:json() }
+---     return verdict.from_http(response, reason)
+---
+--- Only http and https are spoken, no redirect is followed, no netrc and no cookie is used. A proxy named by the environment (`https_proxy`, `no_proxy`, …) is. As with any HTTP client, a request that meets a
+--- connection which the other side has just closed is sent once more on a new one.
+local http = {}
+
+---@class llmproxy.http.options
+---@field url string begins with http:// or https://; "user:password@" in it is sent as basic authentication
+---@field method? string GET if not given
+---@field headers? table<string, string> by name; CR, LF, NUL and other control characters raise, and so do content-length, transfer-encoding, connection, upgrade and expect, which the host sets. Without a user-agent it is llm-proxy/VERSION
+---@field body? string
+---@field timeout? number seconds for all of it; 10 if not given
+---@field connect_timeout? number seconds until the connection stands; 5 if not given
+---@field max_response_bytes? integer of the answer's body; what is more is not read. 1 MiB if not given
+---@field tls? { ca_file?: string, verify?: boolean, client_cert?: string, client_key?: string } PEM files; verify is true if not given, ca_file the system's bundle
+---@field proxy? string instead of what the environment says; "": none
+
+---@class llmproxy.http.response
+---@field status integer
+---@field headers table<string, string> names in lower case, repeated ones joined by ", "
+---@field body string
+---@field truncated boolean whether the body was longer than max_response_bytes
+
+--- Sends a request and waits for the whole answer, whatever its status. An unknown option raises.
+---@param options llmproxy.http.options
+---@return llmproxy.http.response? response nil if there was none
+---@return string? reason why there was none: the address (without its query and user) and what failed
+function http.request(options) end
+
+--- http.request with the method GET.
+---@param options llmproxy.http.options
+---@return llmproxy.http.response? response
+---@return string? reason
+function http.get(options) end
+
+--- http.request with the method POST.
+---@param options llmproxy.http.options
+---@return llmproxy.http.response? response
+---@return string? reason
+function http.post(options) end
+
+return http
