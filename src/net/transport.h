@@ -6,6 +6,9 @@
  * transport_write() hands the bytes to the kernel at once and keeps only what it did not take; the owner stops producing while
  * transport_pending() is above its mark and goes on at on_drained.
  *
+ * Switching reading off and on again costs nothing as long as nothing arrives in between: the socket leaves the event loop's set only when it is announced to
+ * nobody. After TRANSPORT_END and TRANSPORT_ERROR reading is off: there is nothing more to come, and the kernel would announce that for ever.
+ *
  * The owner has exactly one transport for a connection, frees it, and may do so inside any callback (the transport is not touched afterwards).
  * Loop thread only.
  */
@@ -29,10 +32,13 @@ struct transport_callbacks {
     void (*on_failed)(void *owner, const struct error *error);
 };
 
-/* Takes over fd (non-blocking, connected), and ssl if not NULL (handshake done). Reading is off. */
-struct transport *transport_new(struct loop *loop, int fd, struct ssl_st *ssl, const struct transport_callbacks *callbacks, void *owner);
+/* Takes over fd (non-blocking, connected), and ssl if not NULL (attached by tls_socket_attach(), handshake done). Reading is off. callbacks may be NULL until
+ * transport_set_owner(). */
+struct transport *transport_new(struct loop *loop, int fd, struct ssl_st *ssl,
+                                const struct transport_callbacks *callbacks, void *owner);
 /* A pooled connection changes hands. */
-void transport_set_owner(struct transport *transport, const struct transport_callbacks *callbacks, void *owner);
+void transport_set_owner(struct transport *transport, const struct transport_callbacks *callbacks,
+                         void *owner);
 /* Closes the socket; bytes the kernel has not taken are dropped. TLS: close_notify is tried once if nothing is pending. */
 void transport_free(struct transport *transport);
 /* Closes with RST (SO_LINGER 0), so that the peer cannot take the cut for an end. */
@@ -43,20 +49,26 @@ bool transport_is_reading(const struct transport *transport);
 
 #define TRANSPORT_END   0  /* the peer ended its side properly (FIN; TLS: close_notify) */
 #define TRANSPORT_AGAIN -1 /* nothing now */
-#define TRANSPORT_ERROR -2 /* *error says why: reset, TLS error, or a FIN without close_notify ("closed without close_notify", *truncated set) */
+#define TRANSPORT_ERROR                                                                                      \
+    -2 /* *error says why: reset, TLS error, or a FIN without close_notify ("closed without close_notify") */
 
 /* At most size bytes. A positive number, or one of the above. */
 ssize_t transport_read(struct transport *transport, void *data, size_t size, struct error *error);
+/* After TRANSPORT_ERROR: it was a FIN without close_notify. All that came before is genuine, but it may have been cut by somebody in between. */
+bool transport_was_truncated(const struct transport *transport);
 
 /* False: the connection is broken, *error says why; nothing more can be written. */
-bool transport_write(struct transport *transport, const struct iovec *pieces, int count, struct error *error) __attribute__((warn_unused_result));
-bool transport_write_slice(struct transport *transport, struct slice data, struct error *error) __attribute__((warn_unused_result));
+bool transport_write(struct transport *transport, const struct iovec *pieces, int count, struct error *error)
+    __attribute__((warn_unused_result));
+bool transport_write_slice(struct transport *transport, struct slice data, struct error *error)
+    __attribute__((warn_unused_result));
 /* Bytes accepted by transport_write that the kernel has not taken yet. */
 size_t transport_pending(const struct transport *transport);
 /* Half-close after what is pending: FIN (TLS: close_notify, then FIN). */
 void transport_shutdown_write(struct transport *transport);
 
-/* For an idle connection: true when nothing was received and the peer has not closed (one recv with MSG_PEEK; TLS: also nothing decrypted). */
+/* For an idle connection: true when nothing was received and the peer has not closed (one recv with MSG_PEEK; TLS: session tickets are taken in and do not
+ * count). Not quiet once is not to be used again. */
 bool transport_is_quiet(struct transport *transport);
 /* For a connection whose reading is off: has the peer closed or reset (poll with POLLRDHUP)? */
 bool transport_peer_is_gone(struct transport *transport);
