@@ -1,10 +1,11 @@
 /*
- * bus: between the workers, which publish events, and the pipelines, which consume them. This is the interface; memory.h makes one (a disk bus and brokers implement the same).
+ * bus: between the workers, which publish events, and the pipelines, which consume them. This is the interface; memory_bus.h makes one (a disk bus and brokers implement the same).
  *
  * Publishing never blocks and never fails loudly: each subscriber gets the event or counts a drop. A subscriber has a cursor of its own, fetches, and acknowledges each event when
  * it is through with it; events that were fetched but not acknowledged may come again after a restart where the bus survives one.
  *
- * Threads: bus_publish from any; one subscriber's functions from one thread at a time; wake is called on a publisher's thread and must not block.
+ * Threads: bus_publish from any; one subscriber's functions from one thread at a time; wake is called on a publisher's thread and must not block, subscribe or unsubscribe; it is
+ * never called after bus_unsubscribe() returned.
  */
 #ifndef BUS_BUS_H
 #define BUS_BUS_H
@@ -15,7 +16,7 @@
 struct bus;
 struct subscriber;
 
-/* Called once for a published event, when it is as safe as this bus makes it (stored = true), or was lost before that (false). Any thread, also within bus_publish. */
+/* Called once for a published event, when it is as safe as this bus makes it (stored = true), or a subscriber lost it before that (false). Any thread, also within bus_publish. */
 typedef void (*bus_done)(void *argument, bool stored);
 
 /* Shares the event (takes a reference of its own for each subscriber that queues it). done may be NULL. */
@@ -24,17 +25,17 @@ void bus_publish(struct bus *bus, struct event *event, bus_done done, void *argu
 struct subscriber_settings {
     const char *name;       /* the pipeline's: keeps its cursor */
     size_t max_events;      /* not yet fetched */
-    size_t max_bytes;
+    size_t max_bytes;       /* of event_memory; an event larger than this alone is dropped */
     bool from_oldest;       /* a new name begins with what is stored, not with what comes */
-    struct metric *received; /* every event offered */
-    struct metric *dropped_full; /* reason buffer_full */
+    struct metric *received; /* every event offered; may be NULL */
+    struct metric *dropped_full; /* reason buffer_full; may be NULL */
     void (*wake)(void *argument); /* something can be fetched after a fetch found nothing; coalesced */
     void *wake_argument;
 };
 
 /* NULL: *error says why. Strings are copied. */
 struct subscriber *bus_subscribe(struct bus *bus, const struct subscriber_settings *settings, struct error *error);
-/* Events that were not acknowledged are dropped (memory) or stay (disk). Returns how many were dropped. */
+/* Events that were not acknowledged, fetched or not, are dropped (memory) or stay (disk). Returns how many were dropped; references that were fetched stay the caller's. */
 size_t bus_unsubscribe(struct subscriber *subscriber);
 
 struct bus_entry {
@@ -42,7 +43,7 @@ struct bus_entry {
     struct event *event; /* the caller's reference */
 };
 
-/* At most max entries, and no more when max_bytes is reached (but at least one if there is any). Never waits; 0 when there is nothing: wake comes later. */
+/* At most max entries, and no more when max_bytes (of event_memory) is reached (but at least one if there is any). Never waits; 0 when there is nothing: wake comes later. */
 size_t bus_fetch(struct subscriber *subscriber, struct bus_entry *entries, size_t max, size_t max_bytes);
 /* Through with this one, in any order. */
 void bus_acknowledge(struct subscriber *subscriber, uint64_t sequence);

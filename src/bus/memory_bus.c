@@ -1,6 +1,7 @@
 /*
  * The memory bus. Each subscriber has a ring of events behind a mutex of its own, held for a few instructions only. The list of subscribers is read by every publisher at once and
- * changed when a pipeline comes or goes; wake is called under the read lock, so that nobody is woken after bus_unsubscribe returned, and under no other.
+ * changed when a pipeline comes or goes; wake is called under the read lock, so that nobody is woken after bus_unsubscribe returned, and under no other. The lock prefers readers: a
+ * publisher never waits for a change that waits for another publisher.
  */
 #include <assert.h>
 #include <pthread.h>
