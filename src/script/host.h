@@ -20,6 +20,8 @@
 void script_new_module(lua_State *lua, const char *name, const luaL_Reg *functions);
 /* Adds functions named "PREFIX.NAME" (a prefix that ends in ":" gets no dot: "file:write") to the table on top of the stack. */
 void script_set_functions(lua_State *lua, const char *prefix, const luaL_Reg *functions);
+/* Gives the C function on top of the stack the name "PREFIX.NAME": for closures, which the two above do not make. */
+void script_name_function(lua_State *lua, const char *prefix, const char *name);
 /* The full name of the running C function; "?" when it has none. */
 const char *script_function_name(lua_State *lua);
 

@@ -6,6 +6,8 @@
  *     script_call()   on the main coroutine: plain, may not yield (loading, checking, constructors). A host function that would have to wait raises "… cannot wait here".
  *     script_spawn()  a task: a coroutine that host functions may suspend (script_wait) and the loop resumes (script_resume). Needs a loop.
  *
+ * The compiler of LuaJIT stays off: compiled loops ask nobody, so nothing short of killing the state could stop one. Interpreted code costs nothing for being watched (watchdog.h).
+ *
  * The sandbox stops mistakes, not malice. Absent: io os ffi debug jit loadstring load of bytecode string.dump getfenv setfenv newproxy collectgarbage dofile loadfile package.loadlib. `require` finds host modules,
  * the runtime library (lua_folder: llmproxy.*) and, under plugin folders, lib/. Memory is bounded by an allocator that counts: over the limit Lua raises "not enough memory".
  */
@@ -22,11 +24,13 @@ struct script;
 struct script_wait;
 
 struct script_settings {
-    const char *lua_folder;             /* of the runtime library */
-    const char *const *plugin_folders;  /* NULL-terminated, in order of search; may be NULL */
-    size_t memory_limit;                /* bytes; 0: none */
-    struct loop *loop;                  /* NULL: no task can run */
-    const char *name;                   /* for log lines: the pipeline's name */
+    const char *lua_folder;            /* of the runtime library */
+    const char *const *plugin_folders; /* NULL-terminated, in order of search; may be NULL */
+    size_t memory_limit;               /* bytes; 0: none */
+    struct loop *loop;                 /* NULL: no task can run */
+    const char *name;                  /* for log lines: the pipeline's name */
+    double
+        watchdog_seconds; /* how long a task may run without waiting before an error stops it; 0: for ever */
 };
 
 struct script *script_new(const struct script_settings *settings, struct error *error);
@@ -41,21 +45,23 @@ const char *script_name(const struct script *script);
 void script_add_module(struct script *script, const char *name, lua_CFunction open);
 
 /* Calls the function below its arguments on script_lua()'s stack, as lua_pcall with a traceback. False: the stack is as before the function, *error has the message (error objects of any kind are made text).
- * seconds > 0: runaway code is stopped after that time (count hook with compiled code off for the call). */
+ * The traceback is logged at debug. seconds > 0: runaway code is stopped by an error after that time; 0: the limit of whoever is calling stays. */
 bool script_call(struct script *script, int arguments, int results, double seconds, struct error *error);
 
-/* Starts the function below its arguments on script_lua()'s stack as a task, in the loop's next turn. done (may be NULL) is called when it returned (error NULL) or raised. */
-void script_spawn(struct script *script, int arguments, void (*done)(void *argument, const char *error), void *argument);
+/* Starts the function below its arguments on script_lua()'s stack as a task, in the loop's next turn. done (may be NULL) is called when it returned (error NULL) or raised; it must not free the script. Fewer than 20 arguments. */
+void script_spawn(struct script *script, int arguments, void (*done)(void *argument, const char *error),
+                  void *argument);
 
 /*
  * For host functions that wait:
  *
  *     static int sleep(lua_State *lua) { struct script_wait *wait = script_wait(lua, cancel, object); …start…; return lua_yield(lua, 0); }
  *
- * script_wait raises when lua is not a task ("llmproxy.time.sleep cannot wait here"). Exactly once afterwards: script_resume, on the loop's thread and never within the host function; it pushes the results by push(lua, argument) and
+ * script_wait raises when lua is not a task ("llmproxy.time.sleep cannot wait here"); script_check_wait() (host.h) does so before anything is allocated. Exactly once afterwards: script_resume, on the loop's thread and never within the host function; it pushes the results by push(lua, argument) and
  * goes on. cancel(object) is called instead when the script is freed: the operation must not resume any more.
  */
 struct script_wait *script_wait(lua_State *lua, void (*cancel)(void *object), void *object);
+/* When push raises (out of memory) the host function returns nil and the message instead. */
 void script_resume(struct script_wait *wait, int (*push)(lua_State *lua, void *argument), void *argument);
 bool script_can_wait(lua_State *lua);
 

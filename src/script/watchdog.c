@@ -1,0 +1,158 @@
+/* The thread that looks for overdue runs, and the signal that stops them; the idea is in watchdog.h. */
+#include "script/watchdog.h"
+
+#include <errno.h>
+#include <lauxlib.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define PERIOD_NS 50000000
+
+static LIST_HEAD(, watch) watches = LIST_HEAD_INITIALIZER(watches);
+static pthread_mutex_t mutex =
+    PTHREAD_MUTEX_INITIALIZER; /* the list, and that no watch leaves it while its thread is signalled */
+static pthread_cond_t listed = PTHREAD_COND_INITIALIZER;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static _Thread_local struct watch *volatile running; /* what this thread's signal is about */
+static _Thread_local bool unblocked;
+
+static bool overdue(struct watch *watch)
+{
+    uint64_t deadline_ns = atomic_load(&watch->deadline_ns);
+    return deadline_ns != 0 && clock_monotonic_ns() >= deadline_ns;
+}
+
+static void stop(lua_State *lua, lua_Debug *activation)
+{
+    (void)activation;
+    struct watch *watch = running;
+    if (watch == NULL || !overdue(watch)) {
+        lua_sethook(lua, NULL, 0, 0);
+        return;
+    }
+    luaL_where(lua, 0);
+    lua_pushfstring(lua, "stopped: ran for more than %f s without a break", watch->seconds);
+    lua_concat(lua, 2);
+    lua_error(lua);
+}
+
+static void on_signal(int signal)
+{
+    (void)signal;
+    int saved_errno = errno;
+    struct watch *watch = running;
+    if (watch != NULL && overdue(watch)) {
+        lua_sethook(watch->lua, stop, LUA_MASKCOUNT, 1);
+    }
+    errno = saved_errno;
+}
+
+static void *look(void *unused)
+{
+    (void)unused;
+    for (;;) {
+        pthread_mutex_lock(&mutex);
+        while (LIST_EMPTY(&watches)) {
+            pthread_cond_wait(&listed, &mutex);
+        }
+        struct watch *watch;
+        LIST_FOREACH(watch, &watches, entry)
+        {
+            if (overdue(watch)) {
+                pthread_kill(watch->thread, SIGURG);
+            }
+        }
+        pthread_mutex_unlock(&mutex);
+        nanosleep(&(struct timespec){.tv_nsec = PERIOD_NS}, NULL);
+    }
+    return NULL;
+}
+
+static void start(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigfillset(&action.sa_mask);
+    sigaction(SIGURG, &action, NULL);
+
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t thread;
+    int failure = pthread_create(&thread, NULL, look, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failure != 0) {
+        log_error("no thread for the Lua watchdog: runaway code will not be stopped",
+                  log_string("reason", strerror(failure)));
+        return;
+    }
+    pthread_detach(thread);
+}
+
+static void watch_list(struct watch *watch)
+{
+    pthread_once(&once, start);
+    if (!unblocked) {
+        sigset_t set;
+        sigemptyset(&set);
+        sigaddset(&set, SIGURG);
+        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+        unblocked = true;
+    }
+    if (watch->listed && pthread_equal(watch->thread, pthread_self())) {
+        return;
+    }
+    pthread_mutex_lock(&mutex);
+    watch->thread = pthread_self();
+    if (!watch->listed) {
+        LIST_INSERT_HEAD(&watches, watch, entry);
+        watch->listed = true;
+    }
+    pthread_cond_signal(&listed);
+    pthread_mutex_unlock(&mutex);
+}
+
+struct watch_run watch_begin(struct watch *watch, double seconds)
+{
+    struct watch_run before = {running, watch->seconds, atomic_load(&watch->deadline_ns), seconds > 0};
+    if (before.limited) {
+        watch_list(watch);
+        running = watch;
+        watch->seconds = seconds;
+        atomic_store(&watch->deadline_ns,
+                     clock_monotonic_ns() + (uint64_t)(seconds * (double)NANOSECONDS_PER_SECOND));
+    }
+    return before;
+}
+
+void watch_end(struct watch *watch, const struct watch_run *before)
+{
+    if (!before->limited) {
+        return;
+    }
+    bool late = overdue(watch);
+    watch->seconds = before->seconds;
+    atomic_store(&watch->deadline_ns, before->deadline_ns);
+    running = before->watch;
+    if (late) { /* the signal may be under way: not past the end of this thread */
+        pthread_mutex_lock(&mutex);
+        pthread_mutex_unlock(&mutex);
+    }
+    if (lua_gethook(watch->lua) != NULL) {
+        lua_sethook(watch->lua, NULL, 0, 0);
+    }
+}
+
+void watch_remove(struct watch *watch)
+{
+    if (watch->listed) {
+        pthread_mutex_lock(&mutex);
+        LIST_REMOVE(watch, entry);
+        watch->listed = false;
+        pthread_mutex_unlock(&mutex);
+    }
+}

@@ -1,0 +1,41 @@
+/*
+ * watchdog: stops Lua code that runs for too long, and costs two looks at the clock for each run that does not.
+ *
+ * A thread of its own looks every 50 ms at the deadlines of all states. To the thread of an overdue one it sends SIGURG (which is ignored by default, so a stray one is harmless); the signal's handler sets a count hook,
+ * the one thing Lua allows in a handler, and the hook raises an error at the next instruction, again and again until the run is over: pcall cannot swallow it. C functions are not interrupted
+ * (a pathological pattern in string.find), and compiled code would never look at the hook: states here do not compile.
+ */
+#ifndef SCRIPT_WATCHDOG_H
+#define SCRIPT_WATCHDOG_H
+
+#include <lua.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+/* One for each state; all zero but lua to begin with. Used from the thread that runs the state. */
+struct watch {
+    lua_State *lua;
+    double seconds;               /* of the present run, for the message */
+    _Atomic uint64_t deadline_ns; /* 0: nothing runs, or without a limit */
+    pthread_t thread;
+    bool listed;
+    LIST_ENTRY(watch) entry;
+};
+
+/* What was before a run, to be given back at its end: runs nest. */
+struct watch_run {
+    struct watch *watch;
+    double seconds;
+    uint64_t deadline_ns;
+    bool limited;
+};
+
+/* Lua code is about to run; seconds 0: under the limit of the run around it, if there is one. */
+struct watch_run watch_begin(struct watch *watch, double seconds);
+void watch_end(struct watch *watch, const struct watch_run *before);
+/* Before the state is closed. */
+void watch_remove(struct watch *watch);
+
+#endif
