@@ -1,0 +1,340 @@
+--- The configuration: from file, environment and defaults to what the parts of the program are started with. Stronger wins: flag > environment > file > default.
+--
+-- Runs in two kinds of states. On the main thread, config.load() checks everything and finds every fault in one go. In each pipeline's own state config.pipeline() evaluates the same text with the
+-- same answers once more, to obtain the functions and plugins of that one pipeline. Both get at files, the environment and what only C can judge through `host` (see src/config/host.h).
+local describe = require "llmproxy.config.describe"
+local environment = require "llmproxy.config.environment"
+local file = require "llmproxy.config.file"
+local identity = require "llmproxy.config.identity"
+local pipelines = require "llmproxy.config.pipelines"
+local plugins = require "llmproxy.plugins"
+local routes = require "llmproxy.config.routes"
+local schema = require "llmproxy.config.schema"
+local settings = require "llmproxy.settings"
+local upstream = require "llmproxy.config.upstream"
+
+local config = {}
+
+local MOST_BODY_BYTES = 48 * 2 ^ 20 -- of both bodies: an event with them stays below 64 MiB wherever it goes
+local UPSTREAM_URL = { type = "url", user_info = false, check = upstream.check, default = "https://api.openai.com" }
+
+-- One load --------------------------------------------------------------------------------------------------------------------------------------------------------------
+
+-- What all steps share: where things come from, and the errors found so far.
+local function new_load(host, source)
+  local load = { host = host, source = source, errors = {}, answers = source.answers or { environment = {}, files = {} } }
+  function load.variable(name) return file.variable(host, load.answers, name) end
+  function load.report(path, message)
+    local origin = (load.origins or {})[path]
+    local where = origin and origin:match("^env (.*)$") or (load.file and load.file .. ": " or "") .. path
+    load.errors[#load.errors + 1] = where .. ": " .. message
+  end
+  return load
+end
+
+local function add_file_errors(load, errors)
+  for _, message in ipairs(errors) do
+    load.errors[#load.errors + 1] = (load.file and load.file .. ": " or "") .. message
+  end
+end
+
+local function folder_of(path)
+  local folder = path:match("^(.*)/[^/]*$")
+  return folder == "" and "/" or folder
+end
+
+local function add_folder(load, folder, fault)
+  if load.host.list(folder) then
+    table.insert(load.folders, #load.folders, folder) -- the stock folder stays the last
+  else
+    fault(("expected a folder, '%s' is none"):format(folder))
+  end
+end
+
+-- Finds, reads and evaluates the file; {} when there is none or it is broken. Libraries of the folders that the environment names can be used in it.
+local function evaluate(load)
+  local source = load.source
+  load.file = source.flag or load.variable("LLM_PROXY_CONFIG")
+  load.folder = load.file and folder_of(load.file)
+  load.folders = source.folders or { source.stock }
+  if not source.folders then
+    file.extend_require(load.host, load.folders)
+    for folder in (load.variable("LLM_PROXY_PLUGINS") or ""):gmatch("[^:]+") do
+      add_folder(load, file.below(load.folder, folder), function(message) load.errors[#load.errors + 1] = "LLM_PROXY_PLUGINS: " .. message end)
+    end
+  end
+  if not load.file then return {} end
+  local given, message
+  load.text = source.text
+  if not load.text then load.text, message = load.host.read(load.file) end
+  if load.text then
+    given, message = file.evaluate(load.host, { file = load.file, folder = load.folder, text = load.text }, load.answers)
+  end
+  if not given then load.errors[#load.errors + 1] = message end
+  return given or {}
+end
+
+-- The file's own folders come behind those of the environment.
+local function add_plugin_path(load, plugin_path)
+  for index, folder in ipairs(plugin_path or {}) do
+    add_folder(load, folder, function(message) load.report(("plugin_path[%d]"):format(index), message) end)
+  end
+end
+
+-- Pipelines -------------------------------------------------------------------------------------------------------------------------------------------------------------
+
+local function implied_pipeline(load, fields, name, dispatcher)
+  local given = { name = name, transforms = { "llm" }, dispatcher = dispatcher }
+  local checked = settings.check(fields, given, { folder = load.folder })
+  checked.given = nil
+  return checked
+end
+
+-- The pipelines of the file, or the one there is without any, and the one that OBSERVABILITY_FILE asks for: { checked, given, path, source }.
+local function pipeline_list(load, fields, checked, given)
+  local list = {}
+  for index = 1, type(given) == "table" and #given or 0 do
+    list[index] = { checked = (checked or {})[index], given = given[index], path = ("observability.pipelines[%d]"):format(index), source = "file" }
+  end
+  local path = load.variable("OBSERVABILITY_FILE")
+  local to_file = path and { "file", path = path }
+  if path then
+    local name = list[1] and "observability_file" or "default"
+    list[#list + 1] = { checked = implied_pipeline(load, fields, name, to_file), path = ("observability.pipelines[%d]"):format(#list + 1), source = "env OBSERVABILITY_FILE" }
+  elseif not list[1] then
+    list[1] = { checked = implied_pipeline(load, fields, "default", "stdout"), path = "observability.pipelines[1]", source = "default" }
+  end
+  return list
+end
+
+local function check_names(load, list)
+  local names = {}
+  for _, entry in ipairs(list) do
+    local name = entry.checked and entry.checked.name
+    if name and names[name] then load.report(entry.path .. ".name", ("'%s' is the name of %s already"):format(name, names[name])) end
+    if name then names[name] = entry.path end
+  end
+end
+
+local function is_whole(pipeline)
+  return pipeline and pipeline.name and pipeline.transforms and pipeline.dispatcher ~= nil and pipeline.batch and true
+end
+
+local function plugin_context(load)
+  return { host = load.host, registry = plugins.registry(load.host, load.folders), file = load.file, folder = load.folder, errors = load.errors }
+end
+
+-- Resolves and constructs every pipeline; what each of them is for the rest of the program.
+local function load_pipelines(load, checked, given)
+  local observability = checked.observability
+  local fields = load.declaration.observability.fields.pipelines.items.fields
+  local list = pipeline_list(load, fields, observability.pipelines, (given.observability or {}).pipelines)
+  check_names(load, list)
+  local context, all = plugin_context(load), {}
+  for index, entry in ipairs(list) do
+    if is_whole(entry.checked) then
+      local resolved = pipelines.resolve(context, entry.checked, entry.path)
+      resolved.given, resolved.source = entry.given, entry.source
+      resolved.buffer_size = resolved.buffer_size or observability.buffer_size
+      if resolved.retry and resolved.retry.min_delay and resolved.retry.max_delay and resolved.retry.min_delay > resolved.retry.max_delay then
+        load.report(entry.path .. ".retry", "expected min_delay to be at most max_delay")
+      end
+      pipelines.construct(context, resolved)
+      all[index] = resolved
+    end
+  end
+  return all
+end
+
+-- Checks across keys ----------------------------------------------------------------------------------------------------------------------------------------------------
+
+local function exposed_address(load, listen)
+  for _, address in ipairs(listen) do
+    local known, loopback = load.host.address(address)
+    if known and not loopback then return address end
+  end
+end
+
+local function check_admin(load, checked)
+  if not checked.admin then return end
+  local known, loopback = load.host.address(checked.admin)
+  if known and not loopback and not load.variable("ADMIN_TOKEN") then
+    load.report("admin", ("expected an address of this machine alone, got %s; to be reached from elsewhere it needs a token: set ADMIN_TOKEN"):format(checked.admin))
+  end
+end
+
+local function check_sizes(load, checked)
+  local observability, limits = checked.observability or {}, checked.limits or {}
+  local request, response = observability.max_request_body_bytes, observability.max_response_body_bytes
+  if request and response and request + response > MOST_BODY_BYTES then
+    load.report("observability.max_response_body_bytes", ("expected at most 48 MiB together with max_request_body_bytes, got %.15g + %.15g bytes"):format(request, response))
+  end
+  if limits.max_target_bytes and limits.max_head_bytes and limits.max_target_bytes > limits.max_head_bytes then
+    load.report("limits.max_target_bytes", ("expected at most max_head_bytes (%.15g), got %.15g"):format(limits.max_head_bytes, limits.max_target_bytes))
+  end
+end
+
+-- Without routes in the file there is one, to UPSTREAM_URL.
+local function implied_routes(load, checked)
+  local url = load.variable("UPSTREAM_URL")
+  local own = {}
+  local known = environment.check("UPSTREAM_URL", UPSTREAM_URL, url, own)
+  for _, message in ipairs(own) do load.errors[#load.errors + 1] = message end
+  load.origins["routes[1].upstream"] = url and "env UPSTREAM_URL" or "default"
+  load.origins["routes[1].prefix"] = "default"
+  local route = { prefix = "/", upstream = known or UPSTREAM_URL.default }
+  checked.routes = settings.check({ routes = load.declaration.routes }, { routes = { route } }).routes
+end
+
+local function load_routes(load, checked, given)
+  if not checked.routes or not checked.timeouts then return nil end
+  if type(given.routes) ~= "table" or #given.routes == 0 then implied_routes(load, checked) end
+  for path, from in pairs(routes.inherit_timeouts(checked.routes, checked.timeouts)) do
+    local known = given.timeouts and given.timeouts[from:match("[^.]*$")] ~= nil
+    load.origins[path] = known and "file" or "default"
+  end
+  local listen = checked.listen or {}
+  return routes.finish(load.host, checked.routes, exposed_address(load, listen), load.report)
+end
+
+-- Results ---------------------------------------------------------------------------------------------------------------------------------------------------------------
+
+-- Parts that only a restart can change, each with a text that tells whether it did.
+local function fixed_parts(load, checked, all)
+  local parts, observability = {}, checked.observability
+  local function add(name, value) parts[#parts + 1] = { name = name, identity = identity.of(load.host, value, load.file, load.text) } end
+  add("listen", checked.listen)
+  add("admin", checked.admin)
+  add("admin_hosts", checked.admin_hosts)
+  add("workers", checked.workers)
+  for _, name in ipairs { "enabled", "bus", "buffer_size", "buffer_bytes", "capture_memory", "max_decoded_bytes" } do
+    add("observability." .. name, observability[name])
+  end
+  local plain = {}
+  for index, pipeline in ipairs(all) do
+    plain[index] = {}
+    for key, value in pairs(pipeline) do
+      if key ~= "given" and key ~= "source" and key ~= "path" then plain[index][key] = value end
+    end
+  end
+  add("observability.pipelines", plain)
+  add("plugin_path", load.folders)
+  return parts
+end
+
+local function names_of(all)
+  local list = {}
+  for index, pipeline in ipairs(all) do
+    local transforms = {}
+    for position, use in ipairs(pipeline.transforms) do transforms[position] = use.name end
+    list[index] = {
+      name = pipeline.name,
+      buffer_size = pipeline.buffer_size,
+      memory_limit = pipeline.memory_limit,
+      watchdog = pipeline.watchdog,
+      transforms = table.concat(transforms, ", "),
+      dispatcher = pipeline.dispatcher.name,
+    }
+  end
+  return list
+end
+
+local function description(load, checked, given, all)
+  local leaves = describe.leaves(load.declaration, checked, given, load.origins, all)
+  local source = load.source.flag and "flag" or load.file and "env LLM_PROXY_CONFIG" or "default"
+  table.insert(leaves, 1, { path = "config", value = load.file, source = source })
+  local token = load.variable("ADMIN_TOKEN")
+  table.insert(leaves, 2, { path = "admin_token", value = token and "[secret]", source = token and "env ADMIN_TOKEN" or "default" })
+  local own_folders = load.variable("LLM_PROXY_PLUGINS")
+  table.insert(leaves, 3, { path = "plugin_folders", value = load.folders, source = own_folders and "env LLM_PROXY_PLUGINS" or given.plugin_path and "file" or "default", list = true })
+  return load.source.describe == "json" and describe.json(leaves) or describe.text(leaves)
+end
+
+---@class llmproxy.config.result
+---@field errors string[]
+---@field settings table? checked and complete, with routes as the proxy is told
+---@field pipelines { name: string, buffer_size: integer, memory_limit: integer, watchdog: number, transforms: string, dispatcher: string }[]?
+---@field fixed { name: string, identity: string }[]? parts that only a restart can change
+---@field description string?
+---@field file string?
+---@field text string? of the file
+---@field answers llmproxy.config.answers
+---@field folders string[] of plugins
+
+--- Everything there is to know at a start; or all errors, one line each, a file's beginning with its name.
+---@param host table
+---@param source { flag: string?, stock: string, describe: "text"|"json"|nil } flag: the file given on the command line; stock: the folder of the plugins that come along
+---@return llmproxy.config.result
+function config.load(host, source)
+  local load = new_load(host, source)
+  local given = evaluate(load)
+  load.declaration = schema(host)
+  local checked, errors = settings.check(load.declaration, given, { folder = load.folder })
+  add_file_errors(load, errors)
+  load.origins = environment.apply(load.declaration, load.variable, checked, load.errors)
+  if type(checked.listen) == "string" then checked.listen = { checked.listen } end
+  add_plugin_path(load, checked.plugin_path)
+  check_admin(load, checked)
+  check_sizes(load, checked)
+  local finished = load_routes(load, checked, given)
+  local all = checked.observability and load_pipelines(load, checked, given) or {}
+  local result = { errors = load.errors, file = load.file, text = load.text, answers = load.answers, folders = load.folders }
+  if load.errors[1] then return result end
+  local described = source.describe and description(load, checked, given, all)
+  result.fixed = fixed_parts(load, checked, all)
+  result.pipelines = names_of(all)
+  result.description = described
+  checked.routes = finished
+  checked.admin_token = load.variable("ADMIN_TOKEN")
+  result.settings = checked
+  return result
+end
+
+--- One pipeline's definition, in the pipeline's own state: { name, transforms = { { name, run }, … }, dispatcher = { name, object }, batch, concurrency, retry, watchdog, memory_limit }.
+--- Raises one line when that fails, which after a config.load without errors only a state with less memory or time does.
+---@param host table
+---@param source { flag: string?, text: string?, answers: table, folders: string[] }
+---@param index integer
+---@return table
+function config.pipeline(host, source, index)
+  local load = new_load(host, source)
+  load.answers.replay = true
+  local given = evaluate(load)
+  load.declaration = schema(host)
+  local declaration = { observability = load.declaration.observability }
+  local checked, errors = settings.check(declaration, { observability = given.observability }, { folder = load.folder })
+  add_file_errors(load, errors)
+  if load.errors[1] then error(load.errors[1], 0) end
+  local fields = declaration.observability.fields.pipelines.items.fields
+  local entry = pipeline_list(load, fields, checked.observability.pipelines, (given.observability or {}).pipelines)[index]
+  if not entry then error("there is no such pipeline when the configuration is evaluated again", 0) end
+  local context = plugin_context(load)
+  local resolved = pipelines.resolve(context, entry.checked, entry.path)
+  local definition = load.errors[1] == nil and pipelines.construct(context, resolved)
+  if load.errors[1] then error(load.errors[1], 0) end
+  return definition
+end
+
+--- What `plugins list` (no name) and `plugins show NAME` print; only what finds plugins is looked at in the configuration.
+---@param host table
+---@param source { flag: string?, stock: string }
+---@param name string?
+---@return { errors: string[], text: string? }
+function config.plugins(host, source, name)
+  local load = new_load(host, source)
+  local given = evaluate(load)
+  local checked, errors = settings.check({ plugin_path = schema(host).plugin_path }, { plugin_path = given.plugin_path }, { folder = load.folder })
+  add_file_errors(load, errors)
+  add_plugin_path(load, checked.plugin_path)
+  local registry = plugins.registry(host, load.folders)
+  if load.errors[1] then return { errors = load.errors } end
+  local text, wrong
+  if name then
+    text, wrong = plugins.show_text(registry, name)
+  else
+    text, wrong = plugins.list_text(registry)
+  end
+  return { errors = wrong or {}, text = text }
+end
+
+return config

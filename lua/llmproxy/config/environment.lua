@@ -1,0 +1,94 @@
+--- Environment variables that are settings: checked as the key they stand for, and stronger than the file.
+local settings = require "llmproxy.settings"
+
+local environment = {}
+
+local BOOLEANS = { ["true"] = true, ["1"] = true, yes = true, on = true, ["false"] = false, ["0"] = false, no = false, off = false }
+
+local function boolean(_)
+  return {
+    type = "string", expected = "true or false (true, false, 1, 0, yes, no, on, off)",
+    check = function(text) return BOOLEANS[text:lower()] end,
+  }
+end
+
+-- A bus is named by an address, which may hold a password: of what was given only the scheme is repeated.
+local function bus(_)
+  return {
+    type = "string",
+    check = function(text)
+      if text == "memory" then return text end
+      return nil, ("expected \"memory\", the only bus there is, got \"%s\""):format((text:gsub(":.*$", ":...")))
+    end,
+  }
+end
+
+-- As the key's field; the digits of a number are one.
+local function as_field(field)
+  return field
+end
+
+local VARIABLES = {
+  { "OBSERVABILITY_ENABLED", { "observability", "enabled" }, boolean },
+  { "OBSERVABILITY_BUFFER_SIZE", { "observability", "buffer_size" }, as_field },
+  { "OBSERVABILITY_MAX_REQUEST_BODY_BYTES", { "observability", "max_request_body_bytes" }, as_field },
+  { "OBSERVABILITY_MAX_RESPONSE_BODY_BYTES", { "observability", "max_response_body_bytes" }, as_field },
+  { "OBSERVABILITY_BUS", { "observability", "bus" }, bus, function(name) return { name } end },
+  { "LISTEN_ADDR", { "listen" }, as_field },
+  { "ADMIN_ADDR", { "admin" }, as_field },
+  { "LOG_LEVEL", { "log", "level" }, as_field },
+  { "LOG_FORMAT", { "log", "format" }, as_field },
+}
+
+local NUMBERS = { integer = true, number = true, size = true, duration = true }
+
+local function field_at(declaration, path)
+  local field = { fields = declaration }
+  for _, key in ipairs(path) do field = field.fields[key] end
+  return field
+end
+
+local function put(checked, path, value)
+  for index = 1, #path - 1 do
+    checked = checked[path[index]]
+    if not checked then return end -- the file has something else there, which is an error already
+  end
+  checked[path[#path]] = value
+end
+
+--- One variable, checked as a field; nil when it is unset or wrong.
+---@param name string
+---@param field llmproxy.settings.field
+---@param value string?
+---@param errors string[] is added to
+---@param folder? string what relative paths are below
+---@return any
+function environment.check(name, field, value, errors, folder)
+  if value == nil then return nil end
+  if NUMBERS[field.type] and value:find("^%d+$") then value = tonumber(value) end
+  local read, wrong = settings.check({ [name] = field }, { [name] = value }, { folder = folder })
+  for _, message in ipairs(wrong) do errors[#errors + 1] = message end
+  if wrong[1] then return nil end
+  return read[name]
+end
+
+--- Puts what the environment says over what the file said.
+---@param declaration table<string, llmproxy.settings.field>
+---@param variable fun(name: string): string?
+---@param checked table is changed
+---@param errors string[] is added to
+---@return table<string, string> origins "env NAME" by the key's path
+function environment.apply(declaration, variable, checked, errors)
+  local origins = {}
+  for _, entry in ipairs(VARIABLES) do
+    local name, path, kind, convert = entry[1], entry[2], entry[3], entry[4]
+    local value = environment.check(name, kind(field_at(declaration, path)), variable(name), errors)
+    if value ~= nil then
+      put(checked, path, convert and convert(value) or value)
+      origins[table.concat(path, ".")] = "env " .. name
+    end
+  end
+  return origins
+end
+
+return environment
