@@ -1,5 +1,5 @@
 /*
- * address: where to listen or connect to, from text: "host:port", ":port" (all addresses), "[::1]:port", "unix:/path". A listening host is
+ * address: where to listen or connect to, from text: "host:port", ":port" (all addresses, IPv6 and IPv4), "[::1]:port", "unix:/path". A listening host is
  * an IP literal or "localhost".
  */
 #ifndef NET_ADDRESS_H
@@ -31,5 +31,8 @@ void address_format(const struct address *address, char out[ADDRESS_TEXT_SIZE]);
 bool address_is_loopback(const struct address *address); /* unix: counts as loopback */
 /* Only an IP literal ("1.2.3.4", "::1", "[::1]"); port in host byte order. False when it is a name. */
 bool address_from_ip(struct slice host, uint16_t port, struct address *address);
+
+/* An IPv4 address in IPv6's clothes (::ffff:1.2.3.4: a client of a socket that listens for both) becomes IPv4. */
+void address_unmap(struct address *address);
 
 #endif

@@ -1,6 +1,5 @@
 /*
  * connect: from a host and a port to a connected transport: resolve, try the addresses in turn (the next after 250 ms or a failure, the first to answer wins), TLS handshake.
- * With a forward proxy: CONNECT first (RFC 9110 9.3.6).
  */
 #ifndef NET_CONNECT_H
 #define NET_CONNECT_H
@@ -12,13 +11,14 @@
 struct connect_target {
     const char *host; /* name or IP literal, no brackets */
     uint16_t port;
-    struct tls *tls;  /* NULL: plain */
+    struct tls *tls; /* NULL: plain */
 };
 
 struct connect_attempt;
 
 enum connect_failure { CONNECT_UNREACHABLE, CONNECT_TIMED_OUT };
 
+/* Errors name the phase: "cannot resolve api.example: …", "connect to 127.0.0.1:9: connection refused", "TLS handshake with api.example: certificate has expired". */
 struct connect_callbacks {
     /* The transport is the callee's: reading off, callbacks of the owner that it sets. */
     void (*on_connected)(void *owner, struct transport *transport);
@@ -27,7 +27,8 @@ struct connect_callbacks {
 
 /* Exactly one callback, never before this returns - unless cancelled. timeout_ns covers all of it, the name too; an error tells which phase it was. target's strings and
  * tls are borrowed until then. Loop thread only. */
-struct connect_attempt *connect_start(struct loop *loop, struct resolver *resolver, const struct connect_target *target, uint64_t timeout_ns,
+struct connect_attempt *connect_start(struct loop *loop, struct resolver *resolver,
+                                      const struct connect_target *target, uint64_t timeout_ns,
                                       const struct connect_callbacks *callbacks, void *owner);
 void connect_cancel(struct connect_attempt *attempt);
 

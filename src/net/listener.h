@@ -13,7 +13,7 @@
 struct listener;
 
 struct listener_callbacks {
-    /* A new connection: fd is non-blocking, close-on-exec, TCP_NODELAY; the callee's. */
+    /* A new connection: fd is non-blocking, close-on-exec, TCP_NODELAY, SO_KEEPALIVE; the callee's. peer is never an IPv4 address in IPv6 form. */
     void (*on_accepted)(void *owner, int fd, const struct address *peer);
     /* No file descriptor was left (EMFILE, ENFILE). Accepting pauses 100 ms, or until listener_resume(). The callee may close something. May be NULL. */
     void (*on_exhausted)(void *owner);
@@ -24,9 +24,12 @@ struct listener_callbacks {
 bool listener_bind(struct address *address, int *fds, size_t count, struct error *error);
 
 /* Takes over fd. Accepts at most 64 connections a turn. */
-struct listener *listener_new(struct loop *loop, int fd, const struct listener_callbacks *callbacks, void *owner);
+struct listener *listener_new(struct loop *loop, int fd, const struct listener_callbacks *callbacks,
+                              void *owner);
 void listener_set_accepting(struct listener *listener, bool on);
-/* Accepts what waits in the queue, then closes. */
+/* A file descriptor is free again: ends the pause after on_exhausted. */
+void listener_resume(struct listener *listener);
+/* Accepts what waits in the queue, then closes. Both this and listener_free() may be called in a callback. */
 void listener_drain_and_free(struct listener *listener);
 void listener_free(struct listener *listener);
 

@@ -16,8 +16,9 @@ struct resolver_query;
 
 struct resolver_result {
     size_t count; /* 0: failed, error tells */
-    struct address addresses[RESOLVER_MAX_ADDRESSES]; /* in getaddrinfo's order; ports set */
-    struct error error;
+    struct address addresses
+        [RESOLVER_MAX_ADDRESSES]; /* in getaddrinfo's order, the families in turn (RFC 8305 4); ports set */
+    struct error error;           /* "cannot resolve api.example: name or service not known" */
 };
 
 struct resolver *resolver_new(void);
@@ -25,10 +26,13 @@ struct resolver *resolver_new(void);
 void resolver_free(struct resolver *resolver);
 
 /* From the cache (or an IP literal), at once: true, *result filled. */
-bool resolver_cached(struct resolver *resolver, const char *host, uint16_t port, struct resolver_result *result);
+bool resolver_cached(struct resolver *resolver, const char *host, uint16_t port,
+                     struct resolver_result *result);
 /* Calls back on the loop's thread, exactly once, never before returning - unless cancelled. result is valid during the call. */
-struct resolver_query *resolver_start(struct resolver *resolver, struct loop *loop, const char *host, uint16_t port,
-                                      void (*callback)(void *owner, const struct resolver_result *result), void *owner);
+struct resolver_query *resolver_start(struct resolver *resolver, struct loop *loop, const char *host,
+                                      uint16_t port,
+                                      void (*callback)(void *owner, const struct resolver_result *result),
+                                      void *owner);
 /* The loop's thread only. Will not call back. */
 void resolver_cancel(struct resolver_query *query);
 
