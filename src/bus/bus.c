@@ -1,7 +1,7 @@
 /* The interface's functions: each hands over to the implementation that made the bus. */
 #include "bus/bus.h"
 
-void bus_publish(struct bus *bus, struct event *event, bus_done done, void *argument)
+void bus_publish(struct bus *bus, struct event_record *event, bus_done done, void *argument)
 {
     bus->operations->publish(bus, event, done, argument);
 }

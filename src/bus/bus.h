@@ -20,7 +20,7 @@ struct subscriber;
 typedef void (*bus_done)(void *argument, bool stored);
 
 /* Shares the event (takes a reference of its own for each subscriber that queues it). done may be NULL. */
-void bus_publish(struct bus *bus, struct event *event, bus_done done, void *argument);
+void bus_publish(struct bus *bus, struct event_record *event, bus_done done, void *argument);
 
 struct subscriber_settings {
     const char *name;       /* the pipeline's: keeps its cursor */
@@ -40,7 +40,7 @@ size_t bus_unsubscribe(struct subscriber *subscriber);
 
 struct bus_entry {
     uint64_t sequence; /* ascending for this subscriber */
-    struct event *event; /* the caller's reference */
+    struct event_record *event; /* the caller's reference */
 };
 
 /* At most max entries, and no more when max_bytes (of event_memory) is reached (but at least one if there is any). Never waits; 0 when there is nothing: wake comes later. */
@@ -57,7 +57,7 @@ void bus_free(struct bus *bus);
 
 /* For implementations. */
 struct bus_operations {
-    void (*publish)(struct bus *bus, struct event *event, bus_done done, void *argument);
+    void (*publish)(struct bus *bus, struct event_record *event, bus_done done, void *argument);
     struct subscriber *(*subscribe)(struct bus *bus, const struct subscriber_settings *settings, struct error *error);
     size_t (*unsubscribe)(struct subscriber *subscriber);
     size_t (*fetch)(struct subscriber *subscriber, struct bus_entry *entries, size_t max, size_t max_bytes);

@@ -21,7 +21,7 @@ struct memory_subscriber {
     struct log_limit drop_log;
 
     pthread_mutex_t mutex; /* for all below */
-    struct event **ring;   /* of capacity slots, the oldest at first */
+    struct event_record **ring;   /* of capacity slots, the oldest at first */
     size_t capacity, first;
     atomic_size_t count; /* changed under the mutex, read by bus_depth without */
     size_t bytes;
@@ -52,7 +52,7 @@ static void grow(struct memory_subscriber *subscriber)
     size_t capacity = subscriber->capacity > 0 ? subscriber->capacity * 2 : SMALLEST_RING;
     if (capacity > subscriber->settings.max_events)
         capacity = subscriber->settings.max_events;
-    struct event **ring = xcalloc(capacity, sizeof(struct event *));
+    struct event_record **ring = xcalloc(capacity, sizeof(struct event_record *));
     for (size_t i = 0; i < subscriber->capacity; i++)
         ring[i] = subscriber->ring[(subscriber->first + i) % subscriber->capacity];
     free(subscriber->ring);
@@ -63,7 +63,7 @@ static void grow(struct memory_subscriber *subscriber)
 
 enum offer { QUEUED, TOO_MANY_EVENTS, TOO_MANY_BYTES };
 
-static enum offer enqueue(struct memory_subscriber *subscriber, struct event *event, bool *wake)
+static enum offer enqueue(struct memory_subscriber *subscriber, struct event_record *event, bool *wake)
 {
     size_t memory = event_memory(event);
     enum offer offer = QUEUED;
@@ -76,7 +76,7 @@ static enum offer enqueue(struct memory_subscriber *subscriber, struct event *ev
     } else {
         if (count == subscriber->capacity)
             grow(subscriber);
-        subscriber->ring[(subscriber->first + count) % subscriber->capacity] = event_reference(event);
+        subscriber->ring[(subscriber->first + count) % subscriber->capacity] = event_record_reference(event);
         atomic_store_explicit(&subscriber->count, count + 1, memory_order_relaxed);
         subscriber->bytes += memory;
     }
@@ -102,7 +102,7 @@ static void report_drop(struct memory_subscriber *subscriber, enum offer offer)
              log_integer("dropped_since_last_line", (int64_t)suppressed + 1));
 }
 
-static void publish(struct bus *bus, struct event *event, bus_done done, void *argument)
+static void publish(struct bus *bus, struct event_record *event, bus_done done, void *argument)
 {
     struct memory_bus *memory_bus = memory_bus_of(bus);
     bool stored = true;
@@ -161,7 +161,7 @@ static size_t unsubscribe(struct subscriber *handle)
     size_t count = atomic_load_explicit(&subscriber->count, memory_order_relaxed);
     size_t dropped = count + subscriber->unacknowledged;
     for (size_t i = 0; i < count; i++)
-        event_release(subscriber->ring[(subscriber->first + i) % subscriber->capacity]);
+        event_record_release(subscriber->ring[(subscriber->first + i) % subscriber->capacity]);
     pthread_mutex_destroy(&subscriber->mutex);
     free(subscriber->ring);
     free((void *)(uintptr_t)subscriber->settings.name);
@@ -176,7 +176,7 @@ static size_t fetch(struct subscriber *handle, struct bus_entry *entries, size_t
     pthread_mutex_lock(&subscriber->mutex);
     size_t count = atomic_load_explicit(&subscriber->count, memory_order_relaxed);
     while (fetched < max && fetched < count) {
-        struct event *event = subscriber->ring[subscriber->first];
+        struct event_record *event = subscriber->ring[subscriber->first];
         size_t memory = event_memory(event);
         if (fetched > 0 && bytes + memory > max_bytes)
             break;

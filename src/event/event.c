@@ -69,7 +69,7 @@ enum {
     FLAG_RESPONSE_KEPT = 16
 };
 
-struct event {
+struct event_record {
     struct reference references;
     struct event_fields fields; /* views into the flat block */
     struct body request, response, tail;
@@ -168,7 +168,7 @@ static uint64_t flags_of(const struct event_fields *fields)
            (fields->response_kept ? FLAG_RESPONSE_KEPT : 0u);
 }
 
-static char *put_flat(char *at, struct event_fields *fields, size_t size, const struct event *event)
+static char *put_flat(char *at, struct event_fields *fields, size_t size, const struct event_record *event)
 {
     at = put_bytes(at, MAGIC, 4);
     at = put_u32(at, size);
@@ -293,7 +293,7 @@ static bool count_headers(struct slice rest, size_t *request, size_t *response)
 }
 
 /* Makes the views; the header array has the room. */
-static bool read_flat(struct event *event, size_t request_headers)
+static bool read_flat(struct event_record *event, size_t request_headers)
 {
     struct event_fields *fields = &event->fields;
     struct name_value *next_request = event->headers, *next_response = event->headers + request_headers;
@@ -328,9 +328,9 @@ static bool read_flat(struct event *event, size_t request_headers)
 
 /* ---- events ---- */
 
-static struct event *allocate(size_t header_count, size_t flat_size)
+static struct event_record *allocate(size_t header_count, size_t flat_size)
 {
-    struct event *event = xmalloc(sizeof *event + header_count * sizeof event->headers[0] + flat_size);
+    struct event_record *event = xmalloc(sizeof *event + header_count * sizeof event->headers[0] + flat_size);
     reference_init(&event->references);
     event->flat_size = flat_size;
     event->flat = (const char *)&event->headers[header_count];
@@ -348,13 +348,13 @@ static struct body move_body(struct body *body)
     return moved;
 }
 
-struct event *event_new(const struct event_fields *fields, struct body *request_body,
+struct event_record *event_record_new(const struct event_fields *fields, struct body *request_body,
                         struct body *response_body, struct body *response_tail)
 {
     assert(fields->id.size > 0 && fields->status >= 0 && fields->status <= (int)LARGEST_STATUS);
     struct event_fields copied = *fields;
     size_t header_count = copied.request_header_count + copied.response_header_count;
-    struct event *event = allocate(header_count, flat_size_of(&copied));
+    struct event_record *event = allocate(header_count, flat_size_of(&copied));
     event->request = move_body(request_body);
     event->response = move_body(response_body);
     event->tail = move_body(response_tail);
@@ -369,13 +369,13 @@ struct event *event_new(const struct event_fields *fields, struct body *request_
     return event;
 }
 
-struct event *event_reference(struct event *event)
+struct event_record *event_record_reference(struct event_record *event)
 {
     reference_take(&event->references);
     return event;
 }
 
-void event_release(struct event *event)
+void event_record_release(struct event_record *event)
 {
     if (event == NULL || !reference_release(&event->references))
         return;
@@ -385,27 +385,27 @@ void event_release(struct event *event)
     free(event);
 }
 
-const struct event_fields *event_get(const struct event *event)
+const struct event_fields *event_get(const struct event_record *event)
 {
     return &event->fields;
 }
 
-const struct body *event_request_body(const struct event *event)
+const struct body *event_request_body(const struct event_record *event)
 {
     return &event->request;
 }
 
-const struct body *event_response_body(const struct event *event)
+const struct body *event_response_body(const struct event_record *event)
 {
     return &event->response;
 }
 
-const struct body *event_response_tail(const struct event *event)
+const struct body *event_response_tail(const struct event_record *event)
 {
     return &event->tail;
 }
 
-size_t event_memory(const struct event *event)
+size_t event_memory(const struct event_record *event)
 {
     size_t header_count = event->fields.request_header_count + event->fields.response_header_count;
     return sizeof *event + header_count * sizeof event->headers[0] + event->flat_size +
@@ -414,7 +414,7 @@ size_t event_memory(const struct event *event)
 
 /* ---- stored form ---- */
 
-size_t event_stored_size(const struct event *event)
+size_t event_stored_size(const struct event_record *event)
 {
     return event->flat_size + event->request.size + event->response.size + event->tail.size;
 }
@@ -429,7 +429,7 @@ static size_t body_pieces(const struct body *body, struct iovec *pieces, size_t 
     return count;
 }
 
-size_t event_pieces(const struct event *event, struct iovec *pieces, size_t max)
+size_t event_pieces(const struct event_record *event, struct iovec *pieces, size_t max)
 {
     if (max > 0)
         pieces[0] = (struct iovec){(void *)(uintptr_t)event->flat, event->flat_size};
@@ -458,7 +458,7 @@ static struct body body_of(struct slice bytes)
     return body;
 }
 
-struct event *event_decode(struct slice stored, struct error *error)
+struct event_record *event_decode(struct slice stored, struct error *error)
 {
     if (stored.size < PREFIX_SIZE || memcmp(stored.data, MAGIC, 4) != 0) {
         error_set(error, "not an event");
@@ -478,14 +478,14 @@ struct event *event_decode(struct slice stored, struct error *error)
         error_set(error, "event: a field does not fit into its block");
         return NULL;
     }
-    struct event *event = allocate(request_headers + response_headers, flat.size);
+    struct event_record *event = allocate(request_headers + response_headers, flat.size);
     memcpy(&event->headers[request_headers + response_headers], flat.data, flat.size);
     event->request = body_of(request);
     event->response = body_of(response);
     event->tail = body_of(tail);
     if (!read_flat(event, request_headers)) {
         error_set(error, "event: a field is missing, repeated or has an impossible value");
-        event_release(event);
+        event_record_release(event);
         return NULL;
     }
     return event;

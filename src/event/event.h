@@ -1,5 +1,5 @@
 /*
- * event: the record of one exchange. Built once at its end by the worker, immutable from then on, shared by reference count between all subscribers and threads.
+ * event: the record of one exchange (struct event_record: libevent has an event of its own). Built once at its end by the worker, immutable from then on, shared by reference count between all subscribers and threads.
  *
  * An event is a flat, versioned, pointer-free block (scalars, headers) and up to three bodies (request, response, response tail) that stay in the very blocks
  * they were captured in. What is published is what a log stores: event_pieces() gives the bytes for one writev, event_decode() makes an event of them again.
@@ -73,26 +73,26 @@ struct event_fields {
     bool request_kept, response_kept;
 };
 
-struct event;
+struct event_record;
 
 /* Takes over the bodies (they are empty afterwards); copies the rest. The tail is the last bytes of a truncated response, whatever part of the body they overlap (see event_view.h). The
  * caller owns the one reference. */
-struct event *event_new(const struct event_fields *fields, struct body *request_body, struct body *response_body, struct body *response_tail);
-struct event *event_reference(struct event *event);
-void event_release(struct event *event); /* NULL is allowed */
+struct event_record *event_record_new(const struct event_fields *fields, struct body *request_body, struct body *response_body, struct body *response_tail);
+struct event_record *event_record_reference(struct event_record *event);
+void event_record_release(struct event_record *event); /* NULL is allowed */
 
 /* The views live as long as the event; header arrays as well. */
-const struct event_fields *event_get(const struct event *event);
-const struct body *event_request_body(const struct event *event);
-const struct body *event_response_body(const struct event *event);
-const struct body *event_response_tail(const struct event *event);
+const struct event_fields *event_get(const struct event_record *event);
+const struct body *event_request_body(const struct event_record *event);
+const struct body *event_response_body(const struct event_record *event);
+const struct body *event_response_tail(const struct event_record *event);
 /* What it takes in memory: for queue bounds. */
-size_t event_memory(const struct event *event);
+size_t event_memory(const struct event_record *event);
 
 /* Its serialised form: total size, and the pieces for writev (all of them when max is large enough; returns how many there are). */
-size_t event_stored_size(const struct event *event);
-size_t event_pieces(const struct event *event, struct iovec *pieces, size_t max);
+size_t event_stored_size(const struct event_record *event);
+size_t event_pieces(const struct event_record *event, struct iovec *pieces, size_t max);
 /* From stored bytes (copied). NULL and *error for anything malformed; never reads beyond stored. */
-struct event *event_decode(struct slice stored, struct error *error);
+struct event_record *event_decode(struct slice stored, struct error *error);
 
 #endif

@@ -169,7 +169,7 @@ void event_view_write_json(const struct event_view *view, struct buffer *out)
     buffer_append_char(out, '}');
 }
 
-void event_write_json(const struct event *event, size_t max_decoded, struct buffer *out)
+void event_write_json(const struct event_record *event, size_t max_decoded, struct buffer *out)
 {
     struct event_view view;
     event_view_make(&view, event, max_decoded);

@@ -60,7 +60,7 @@ static bool view_body(struct event_body_view *view, const struct body *body, boo
     return result != CONTENT_PLAIN;
 }
 
-void event_view_make(struct event_view *view, const struct event *event, size_t max_decoded)
+void event_view_make(struct event_view *view, const struct event_record *event, size_t max_decoded)
 {
     const struct event_fields *fields = event_get(event);
     *view = (struct event_view){.fields = fields};

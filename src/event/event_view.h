@@ -27,7 +27,7 @@ struct event_view {
 };
 
 /* max_decoded: the setting max_decoded_bytes, for each body. */
-void event_view_make(struct event_view *view, const struct event *event, size_t max_decoded);
+void event_view_make(struct event_view *view, const struct event_record *event, size_t max_decoded);
 void event_view_free(struct event_view *view);
 
 /*
@@ -36,7 +36,7 @@ void event_view_free(struct event_view *view);
  */
 void event_view_write_json(const struct event_view *view, struct buffer *out);
 /* Makes a view, writes, frees it. */
-void event_write_json(const struct event *event, size_t max_decoded, struct buffer *out);
+void event_write_json(const struct event_record *event, size_t max_decoded, struct buffer *out);
 
 /* Walks headers joined: calls visit once for each distinct lower-case name with the joined value. Used by the JSON and the Lua form. */
 void event_headers_joined(const struct name_value *headers, size_t count, void (*visit)(void *argument, struct slice name, struct slice value), void *argument);

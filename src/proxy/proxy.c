@@ -24,10 +24,11 @@ struct proxy {
 
 static void describe_metrics(struct proxy_shared *shared)
 {
-    static const double bounds[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600};
+    static const double bounds[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
+                                    2.5,   5,    10,    30,   60,  120,  300, 600};
     static const struct metric_label none[] = {{NULL, NULL}};
-    shared->inflight =
-        metrics_gauge(shared->metrics, "llm_proxy_inflight_requests", "Exchanges that have begun and not ended.", none);
+    shared->inflight = metrics_gauge(shared->metrics, "llm_proxy_inflight_requests",
+                                     "Exchanges that have begun and not ended.", none);
     shared->duration = metrics_histogram(shared->metrics, "llm_proxy_request_duration_seconds",
                                          "First request byte to last response byte.", none, bounds,
                                          sizeof bounds / sizeof bounds[0]);
@@ -37,7 +38,8 @@ struct proxy *proxy_new(const struct proxy_start *start, struct error *error)
 {
     struct proxy *proxy = xcalloc(1, sizeof *proxy);
     size_t opened = 0;
-    int *fds = xcalloc(start->listen_count * start->workers, sizeof *fds); /* of address a: fds[a * workers …] */
+    int *fds =
+        xcalloc(start->listen_count * start->workers, sizeof *fds); /* of address a: fds[a * workers …] */
     proxy->listen = xcalloc(start->listen_count, sizeof *proxy->listen);
     proxy->listen_count = start->listen_count;
     for (; opened < start->listen_count; opened++) {
@@ -50,8 +52,9 @@ struct proxy *proxy_new(const struct proxy_start *start, struct error *error)
     shared->resolver = resolver_new();
     shared->bus = start->bus;
     shared->metrics = start->metrics;
-    shared->capture_budget.limit = start->settings->capture_memory;
+    shared->capture_budget = start->capture_budget;
     uuid4(shared->instance);
+    snprintf(shared->via_name, sizeof shared->via_name, "llm-proxy-%.8s", shared->instance);
     describe_metrics(shared);
 
     proxy->workers = xcalloc(start->workers, sizeof(struct worker *));

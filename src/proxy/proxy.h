@@ -16,8 +16,10 @@ struct proxy_start {
     const struct address *listen;    /* borrowed for the call; ports of 0 are replaced by what was bound */
     size_t listen_count;
     size_t workers;
-    struct bus *bus;                 /* NULL when observability is off; outlives the proxy */
+    struct bus *bus; /* NULL when observability is off; outlives the proxy */
     struct metrics *metrics;
+    struct memory_budget *
+        capture_budget; /* for bodies: the caller sets its limit, and keeps it until the last event is gone */
 };
 
 /* Binds, then starts the threads. NULL: *error says why (port in use, …). */

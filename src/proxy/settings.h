@@ -22,23 +22,23 @@ struct route_header {
 
 struct route {
     char *name;
-    char *prefix;         /* without the last '/', so that "/v1" and "/v1/" are alike; "" is the root */
-    char *upstream;       /* as configured, for events: scheme://authority[/path] */
-    char *host;           /* to connect to */
+    char *prefix;   /* without the last '/', so that "/v1" and "/v1/" are alike; "" is the root */
+    char *upstream; /* as configured, for events: scheme://authority[/path] */
+    char *host;     /* to connect to */
     uint16_t port;
-    char *authority;      /* for Host: host[:port] without a default port */
-    char *base_path;      /* path of the upstream URL without a last '/': "" or "/api" */
+    char *authority; /* for Host: host[:port] without a default port */
+    char *base_path; /* path of the upstream URL without a last '/': "" or "/api" */
     bool strip_prefix;
     struct route_header *headers;
     size_t header_count;
-    bool sets_credential; /* one of headers is a credential field (see redact.h): the client's credentials are removed */
-    bool forwarded;       /* adds X-Forwarded-For/-Proto/-Host */
+    bool
+        sets_credential; /* one of headers is a credential field (see redact.h): the client's credentials are removed */
+    bool forwarded; /* adds X-Forwarded-For/-Proto/-Host */
     struct proxy_timeouts timeouts;
-    bool upstream_idle_is_set; /* else by scheme: http 4 s, https 30 s */
-    struct tls *tls;      /* owned; NULL: http */
+    struct tls *tls; /* owned; NULL: http */
     bool capture, half_close, retry_stale;
-    size_t max_connections; /* 0: none */
-    size_t pool;          /* index of the connection pool: routes alike in host, port and TLS settings could share, but do not */
+    size_t max_connections;     /* 0: none */
+    _Atomic size_t connections; /* open to this upstream, of all workers: the one thing here that changes */
 };
 
 struct proxy_settings {
@@ -47,13 +47,14 @@ struct proxy_settings {
     struct route *routes; /* longest prefix first */
     size_t route_count;
     struct http_limits http;
-    uint64_t max_body_bytes;            /* 0: none */
-    size_t max_connections;             /* for all workers together */
+    uint64_t max_body_bytes;              /* 0: none */
+    size_t max_connections;               /* for all workers together */
     uint64_t max_requests_per_connection; /* 0: none */
-    struct proxy_timeouts timeouts;     /* of the listener: request_head, keep_alive, write; the rest are the routes' defaults */
+    struct proxy_timeouts
+        timeouts; /* of the listener: request_head, keep_alive, write; the rest are the routes' defaults */
     bool access_log;
 
-    bool observe; /* false: no event is built */
+    bool observe;                                           /* false: no event is built */
     size_t max_request_body_bytes, max_response_body_bytes; /* kept */
     uint64_t capture_memory;
     char **redact_headers; /* lower-case names, added to the built-in ones */

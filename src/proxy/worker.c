@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "proxy/client.h"
-#include "proxy/upstream.h"
+#include "proxy/pool.h"
 
 /* How often connections that are not read from are looked at: a client that left must cancel its upstream within 100 ms. */
 #define SWEEP_INTERVAL_NS (50 * NANOSECONDS_PER_MILLISECOND)
@@ -58,8 +58,9 @@ static void on_exhausted(void *owner)
     static struct log_limit limit;
     uint64_t suppressed;
     if (log_limit_pass(&limit, &suppressed)) {
-        log_error("no file descriptor left: accepting pauses; raise RLIMIT_NOFILE or lower limits.max_connections",
-                  log_integer("suppressed", (int64_t)suppressed));
+        log_error(
+            "no file descriptor left: accepting pauses; raise RLIMIT_NOFILE or lower limits.max_connections",
+            log_integer("suppressed", (int64_t)suppressed));
     }
     client_close_longest_idle(owner);
 }
@@ -71,9 +72,11 @@ static void *run(void *argument)
     return NULL;
 }
 
-struct worker *worker_new(struct proxy_shared *shared, struct proxy_settings *settings, const int *fds, size_t count)
+struct worker *worker_new(struct proxy_shared *shared, struct proxy_settings *settings, const int *fds,
+                          size_t count)
 {
-    static const struct listener_callbacks callbacks = {.on_accepted = on_accepted, .on_exhausted = on_exhausted};
+    static const struct listener_callbacks callbacks = {.on_accepted = on_accepted,
+                                                        .on_exhausted = on_exhausted};
     struct worker *worker = xcalloc(1, sizeof *worker);
     worker->shared = shared;
     worker->settings = proxy_settings_reference(settings);
@@ -108,7 +111,7 @@ static void on_reload(void *argument)
 {
     struct message *message = argument;
     struct worker *worker = message->worker;
-    upstream_close_idle(worker);
+    pool_close_idle(worker);
     free(worker->pools);
     proxy_settings_release(worker->settings);
     worker->settings = message->settings;
@@ -145,7 +148,7 @@ static void on_drain(void *argument)
     worker->on_idle_argument = message->argument;
     free(message);
     client_close_idle(worker);
-    upstream_close_idle(worker);
+    pool_close_idle(worker);
     worker_client_left(worker);
 }
 
@@ -161,7 +164,7 @@ static void on_stop(void *argument)
     struct worker *worker = argument;
     worker->on_idle = NULL;
     client_close_all(worker);
-    upstream_close_idle(worker);
+    pool_close_idle(worker);
     worker_reap(worker);
     loop_stop(worker->loop);
 }

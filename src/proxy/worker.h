@@ -11,11 +11,13 @@
 #include "bus/bus.h"
 #include "net/connect.h"
 #include "net/listener.h"
+#include "net/transport.h"
 #include "proxy/settings.h"
 
 #define WORKER_SCRATCH_SIZE 65536
 
 struct client;
+struct exchange;
 struct pooled_connection;
 
 /* What the workers share. Immutable after the start but for the atomics. */
@@ -24,7 +26,8 @@ struct proxy_shared {
     struct bus *bus; /* NULL: observability is off */
     struct metrics *metrics;
     struct metric *inflight, *duration;
-    struct memory_budget capture_budget;
+    struct memory_budget *capture_budget;
+    char via_name[32];          /* this process in Via */
     _Atomic size_t connections; /* of clients, all workers */
     char instance[40];
 };
@@ -35,22 +38,33 @@ struct grave {
     void (*bury)(struct grave *grave);
 };
 
-/* Idle connections of one route, the most recently used first. */
+/* Every client is in exactly one. */
+struct client_list {
+    struct client *first, *last;
+};
+
+#define WORKER_MAX_STATUS 600
+
+/* What a worker keeps for one route: its idle connections, and its counters by status, asked for when first needed. */
 struct pool {
     struct pooled_connection *newest, *oldest;
+    size_t count;
+    struct metric *requests[WORKER_MAX_STATUS];
 };
 
 struct worker {
     struct proxy_shared *shared;
     struct proxy_settings *settings; /* a reference to the current snapshot */
-    struct pool *pools;              /* one for each route of settings */
+    struct pool *pools; /* one for each route of settings, and one behind them for requests that have none */
     struct loop *loop;
     pthread_t thread;
     struct listener **listeners;
     size_t listener_count;
-    struct client *clients;          /* all, a list */
-    struct client *idle_oldest, *idle_newest; /* waiting for a request, a list through idle_* */
+    struct client_list busy; /* clients with a request under way, or being closed */
+    struct client_list idle; /* clients that wait for a request, the longest idle one first */
     size_t client_count;
+    struct exchange *spare_exchanges; /* for the next requests: their buffers have the right size already */
+    size_t spare_count;
     struct loop_timer sweep; /* looks at connections whose reading is off: has the client gone? */
     struct grave *graves;
     struct loop_timer reaper;
@@ -61,7 +75,8 @@ struct worker {
 };
 
 /* Starts the thread with the listening sockets fds (taken over). */
-struct worker *worker_new(struct proxy_shared *shared, struct proxy_settings *settings, const int *fds, size_t count);
+struct worker *worker_new(struct proxy_shared *shared, struct proxy_settings *settings, const int *fds,
+                          size_t count);
 /* Posted to the loop; any thread. */
 void worker_reload(struct worker *worker, struct proxy_settings *settings);
 void worker_drain(struct worker *worker, void (*on_idle)(void *argument), void *argument);
