@@ -1,0 +1,26 @@
+/*
+ * host: what the Lua side of the configuration asks of C. One table of functions, handed to lua/llmproxy/config.lua only; neither the configuration file nor plugins see it.
+ *
+ *     read(path)                 -> text | nil, message
+ *     exists(path)               -> boolean
+ *     list(folder)               -> names in it, sorted | nil when it is no folder
+ *     environment(name)          -> value | nil
+ *     address(text)              -> true, whether only this machine reaches it | false
+ *     tls(settings, host)        -> a TLS context | nil, message
+ *     is_secret_field(name)      -> whether a header of that name carries a secret
+ *     origin(function)           -> file, first line, last line | nil for one that is not from a file
+ *     upvalues(function)         -> list of the values it closes over (false for nil)
+ */
+#ifndef CONFIG_HOST_H
+#define CONFIG_HOST_H
+
+#include <lua.h>
+
+#include "net/tls.h"
+
+/* Leaves the table on the stack. */
+void config_push_host(lua_State *lua);
+/* Takes over the TLS context at index, which host.tls() made; NULL when there is none. */
+struct tls *config_take_tls(lua_State *lua, int index);
+
+#endif
