@@ -1,0 +1,60 @@
+"""An HTTP end point for webhooks: keeps what it gets and answers as told."""
+
+import gzip
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Sink:
+    """A context manager. answers: statuses for the requests to come, then 200; a number with headers as (429, {"Retry-After": "1"})."""
+
+    def __init__(self, answers=()):
+        self.answers, self.requests, self.hold = list(answers), [], threading.Event()
+        self.hold.set()
+        sink = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"]))
+                sink.requests.append((dict((name.lower(), value) for name, value in self.headers.items()), body))
+                sink.hold.wait(60)
+                status = sink.answers.pop(0) if sink.answers else 200
+                status, headers = status if isinstance(status, tuple) else (status, {})
+                self.send_response(status)
+                for name, value in {"Content-Length": "0", **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads, block_on_close, request_queue_size = True, False, 128
+
+            def handle_error(self, *_):
+                pass
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self):
+        return "http://127.0.0.1:%d/hook" % self.server.server_address[1]
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True, kwargs={"poll_interval": 0.05}).start()
+        return self
+
+    def __exit__(self, *_):
+        self.hold.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def batches(self):
+        """The batches so far, decoded."""
+        return [json.loads(gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body) for headers, body in list(self.requests)]
+
+    def events(self):
+        return [event for batch in self.batches() for event in batch]

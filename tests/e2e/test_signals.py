@@ -1,0 +1,195 @@
+"""SIGTERM ends it without loss, SIGHUP reads the configuration again and reopens files; a bad configuration is refused and the old one stays."""
+
+import json
+import os
+import signal
+
+from support.proxy import get
+from support.waiting import wait_until
+from support.wire import Wire
+
+STREAM = json.dumps({"model": "m", "stream": True, "messages": []}).encode()
+
+
+def begin(wire, pieces=20, pace=0.1):
+    wire.request("POST", "/v1/chat/completions", [("x-mock-pieces", str(pieces)), ("x-mock-pace", str(pace))], STREAM)
+    assert wire.head().status == 200
+
+
+def finish(wire):
+    """Reads the rest of a chunked body; was it complete?"""
+    body = b""
+    while (piece := wire.next_chunk()):
+        body += piece
+    return piece == b"" and b"[DONE]" in body
+
+
+def test_sigterm_lets_a_running_stream_finish(proxy):
+    with proxy.wire() as wire, proxy.wire() as idle:
+        assert idle.exchange("GET", "/v1/models").status == 200
+        begin(wire)
+        proxy.signal(signal.SIGTERM)
+        assert idle.is_closed()
+        assert finish(wire)
+    assert proxy.wait_exit() == 0
+    events = proxy.events()
+    assert len(events) == 2 and events[1]["error"] is None and events[1]["response_body"].endswith("[DONE]\n\n")
+
+
+def test_sigterm_stops_accepting_and_is_not_ready(proxy):
+    with proxy.wire() as wire:
+        begin(wire)
+        proxy.signal(signal.SIGTERM)
+        wait_until(lambda: get(proxy.admin_port, "/readyz")[0] == 503, "not ready")
+        assert get(proxy.admin_port, "/healthz")[0] == 200
+
+        def refused():
+            try:
+                with Wire(("127.0.0.1", proxy.port), timeout=5) as late:
+                    late.request("GET", "/v1/models")
+                    return late.head() is None
+            except OSError:
+                return True
+
+        wait_until(refused, "new connections are refused")
+        assert finish(wire)
+    assert proxy.wait_exit() == 0
+
+
+def test_response_during_the_end_says_close(proxy):
+    with proxy.wire() as wire:
+        wire.request("GET", "/v1/models", [("x-mock-delay", "1")])
+        wait_until(lambda: proxy.upstream.requests, "the request is running")
+        proxy.signal(signal.SIGTERM)
+        response = wire.response()
+        assert response.status == 200 and response.get("connection") == "close"
+    assert proxy.wait_exit() == 0
+    assert len(proxy.events()) == 1
+
+
+def test_shutdown_timeout_ends_what_does_not(start_proxy):
+    proxy = start_proxy({"shutdown_timeout": 1})
+    with proxy.wire() as wire:
+        begin(wire, 10000)
+        proxy.signal(signal.SIGTERM)
+        assert not finish(wire)
+    assert proxy.wait_exit(30) == 0
+    assert [event["error"]["kind"] for event in proxy.events()] == ["shutdown"]
+
+
+def test_second_sigterm_ends_at_once(start_proxy):
+    proxy = start_proxy({"shutdown_timeout": 600})
+    with proxy.wire() as wire:
+        begin(wire, 10000)
+        proxy.signal(signal.SIGTERM)
+        wait_until(lambda: get(proxy.admin_port, "/readyz")[0] == 503, "the first one has begun")
+        proxy.signal(signal.SIGTERM)
+        proxy.wait_exit(20)
+
+
+def test_shutdown_delay_still_accepts(start_proxy):
+    proxy = start_proxy({"shutdown_delay": 1.5})
+    proxy.signal(signal.SIGTERM)
+    wait_until(lambda: get(proxy.admin_port, "/readyz")[0] == 503, "not ready")
+    assert proxy.exchange("GET", "/v1/models").status == 200
+    assert proxy.wait_exit(30) == 0
+    assert len(proxy.events()) == 1
+
+
+def test_pipelines_are_drained(start_proxy, tmp_path):
+    """A slow dispatcher still gets everything that was accepted before the end."""
+    file = tmp_path / "slow.jsonl"
+    proxy = start_proxy(file="""
+        local time, file, verdict = require "llmproxy.time", require "llmproxy.file", require "llmproxy.verdict"
+        return { listen = "127.0.0.1:@PORT@", admin = "127.0.0.1:@ADMIN@", routes = { { prefix = "/", upstream = "@UPSTREAM@" } },
+          observability = { enabled = true, pipelines = { { name = "slow", batch = { max_events = 2, max_wait = 0.1 }, concurrency = 1,
+            dispatcher = function(batch)
+              time.sleep(0.3)
+              local handle = assert(file.append("%s"))
+              handle:write(batch:json_lines())
+              handle:close()
+              return verdict.ok()
+            end } } } }""" % file)
+    with proxy.wire() as wire:
+        for _ in range(10):
+            wire.exchange("GET", "/v1/models")
+    assert proxy.stop() == 0
+    assert len(proxy.events(file)) == 10
+
+
+def test_sigint_ends_like_sigterm(proxy):
+    proxy.exchange("GET", "/v1/models")
+    proxy.signal(signal.SIGINT)
+    assert proxy.wait_exit() == 0
+    assert len(proxy.events()) == 1
+
+
+def test_sighup_applies_new_routes_while_running_exchanges_keep_theirs(proxy, upstream):
+    with proxy.wire() as wire:
+        begin(wire)
+        proxy.reload({"routes": [{"name": "new", "prefix": "/new/", "upstream": upstream.url}]})
+        wait_until(lambda: proxy.exchange("GET", "/new/v1/models").status == 200, "the new route")
+        assert proxy.exchange("GET", "/v1/models").status == 404
+        assert finish(wire)
+        # The connection lives on, with the new routes.
+        assert wire.exchange("GET", "/new/v1/models").status == 200
+    wait_until(lambda: {event["route"] for event in proxy.events()} >= {"new", "mock"}, "events of both")
+
+
+def test_sighup_with_a_bad_configuration_keeps_the_old_one(proxy, upstream):
+    proxy.reload(file="return { rutes = {} }")
+    wait_until(lambda: "rutes" in proxy.stderr, "the error in the log")
+    assert proxy.exchange("GET", "/v1/models").status == 200
+    proxy.reload(file="return {")
+    wait_until(lambda: proxy.stderr.count(str(proxy.config_file.name)) >= 2, "the second error in the log")
+    assert proxy.exchange("GET", "/v1/models").status == 200
+    proxy.wait_events(2)
+
+
+def test_sighup_refuses_what_needs_a_restart_by_name(proxy):
+    for key, value in (("listen", "127.0.0.1:1"), ("admin", "127.0.0.1:1"), ("workers", 7)):
+        before = len(proxy.stderr)
+        proxy.reload({key: value})
+        wait_until(lambda: key in proxy.stderr[before:], f"{key} is named")
+        assert proxy.exchange("GET", "/v1/models").status == 200
+    proxy.wait_events(3)
+
+
+def test_sighup_reopens_the_event_file(proxy):
+    proxy.exchange("GET", "/v1/models")
+    proxy.event()
+    rotated = proxy.events_file.with_suffix(".1")
+    os.rename(proxy.events_file, rotated)
+    proxy.signal(signal.SIGHUP)
+
+    def written_anew():
+        proxy.exchange("GET", "/v1/models")
+        return proxy.events_file.exists()
+
+    wait_until(written_anew, "the file is there again", every=0.2)
+    wait_until(proxy.balanced, "all delivered")
+    delivered = proxy.metrics().value("llm_proxy_events_total", result="delivered")
+    assert len(proxy.events()) + len(proxy.events(rotated)) == delivered
+
+
+def test_sighup_under_load_loses_nothing(proxy, upstream):
+    import threading
+    failures, done = [], threading.Event()
+
+    def load():
+        with proxy.wire() as wire:
+            for _ in range(200):
+                response = wire.exchange("POST", "/v1/echo", (), b"x" * 1000)
+                if response is None or response.status != 200 or not response.complete:
+                    failures.append(response)
+                    return
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        proxy.signal(signal.SIGHUP)
+        done.wait(0.1)
+    assert not failures
+    wait_until(proxy.balanced, "all delivered")
+    assert proxy.metrics().value("llm_proxy_events_total", result="delivered") == 800
