@@ -15,8 +15,6 @@ local verdict = {}
 -- The longest wait that a destination can ask for: what it said last week need not be true any more.
 local LONGEST_WAIT = 86400
 
-local MONTHS = { Jan = 1, Feb = 2, Mar = 3, Apr = 4, May = 5, Jun = 6, Jul = 7, Aug = 8, Sep = 9, Oct = 10, Nov = 11, Dec = 12 }
-
 local function expect(value, kind, what)
   if value ~= nil and type(value) ~= kind then error(("%s: expected a %s, got a %s"):format(what, kind, type(value)), 3) end
   return value
@@ -78,20 +76,13 @@ function verdict.partial(options)
   }
 end
 
--- "Fri, 02 Jan 2026 03:04:05 GMT" as seconds since 1970.
-local function http_date(text)
-  local day, month, year, clock = text:match("^%a%a%a, (%d%d) (%a%a%a) (%d%d%d%d) (%d%d:%d%d:%d%d) GMT$")
-  if not day or not MONTHS[month] then return nil end
-  return (time.parse(("%s-%02d-%sT%sZ"):format(year, MONTHS[month], day, clock)))
-end
-
 -- Seconds that Retry-After asks for.
 local function wanted_wait(headers)
   local value = type(headers) == "table" and headers["retry-after"]
   if type(value) ~= "string" then return nil end
   local wait = value:match("^%d+$") and tonumber(value)
   if not wait then
-    local moment = http_date(value)
+    local moment = time.parse(value)
     wait = moment and math.max(0, moment - time.now())
   end
   return wait and math.min(wait, LONGEST_WAIT)
