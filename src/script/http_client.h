@@ -4,7 +4,7 @@
  * HTTP/1.1, and HTTP/2 where TLS negotiates it; connections are kept and used again; names are looked up by libcurl's helper threads, and neither a cancel nor a time-out waits for them. No redirect is followed, no
  * netrc and no cookie is read, nothing but http and https is spoken. TLS 1.2 or newer, verified against the same bundle as the proxy's upstreams. A proxy from the environment (https_proxy, no_proxy, …) is used.
  *
- * As with any HTTP client, a request whose reused connection turns out to be closed is sent again on a new one.
+ * As with any HTTP client, a request whose reused connection turns out to be closed is sent again on a new one. SIGPIPE must be ignored in the process: libcurl leaves signals alone here.
  */
 #ifndef SCRIPT_HTTP_CLIENT_H
 #define SCRIPT_HTTP_CLIENT_H

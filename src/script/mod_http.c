@@ -315,11 +315,25 @@ static void cancel(void *object)
     free(waiting);
 }
 
+/* libcurl guesses a protocol where none is written, and is asked for no more than it is given here. */
+static bool is_http_address(struct slice url)
+{
+    struct slice scheme;
+    for (size_t i = 0; i < url.size; i++) {
+        if ((unsigned char)url.data[i] <= ' ' || url.data[i] == 0x7f)
+            return false;
+    }
+    return slice_split(&url, ':', &scheme) && slice_starts_with(url, SLICE("//")) &&
+           (slice_equal_nocase(scheme, SLICE("http")) || slice_equal_nocase(scheme, SLICE("https")));
+}
+
 static int send_request(lua_State *lua, const char *method)
 {
     struct http_client_request request = {0};
     read_request(lua, method, &request);
     script_check_wait(lua);
+    if (!is_http_address(slice_of(request.url)))
+        return script_fail(lua, "url: not an http or https address");
     struct http_client *client = client_of(lua);
     struct waiting *waiting = xcalloc(1, sizeof(*waiting));
     waiting->transfer = http_client_start(client, &request, on_response, waiting);

@@ -5,6 +5,7 @@
  * A promise runs as a task, so that host functions can wait in it.
  */
 #include <ftw.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -99,6 +100,16 @@ static int call_outside(lua_State *lua)
     return 2;
 }
 
+/* Runs a function as another task, which is cancelled if it still waits when the run ends. */
+static int spawn(lua_State *lua)
+{
+    struct script *script = script_of(lua);
+    lua_settop(lua, 1);
+    lua_xmove(lua, script_lua(script), 1);
+    script_spawn(script, 0, NULL, NULL);
+    return 0;
+}
+
 static int finish(lua_State *lua)
 {
     exit_status = script_check_number(lua, 1, "failures") > 0 ? 1 : 0;
@@ -114,6 +125,7 @@ static int open_host(lua_State *lua)
                                          {"folder", push_folder},
                                          {"certificate", push_certificate},
                                          {"call_outside", call_outside},
+                                         {"spawn", spawn},
                                          {"listen", loopback_listen},
                                          {"finish", finish},
                                          {NULL, NULL}};
@@ -169,6 +181,7 @@ int main(int argc, char **argv)
         return 2;
     }
     spec_path = argv[1];
+    signal(SIGPIPE, SIG_IGN); /* as the program does */
     /* Nothing that the environment says about proxies concerns a server on loopback. */
     setenv("no_proxy", "*", 1);
     log_configure(LOG_ERROR, LOG_TEXT);

@@ -1,4 +1,5 @@
---- What specs use. A spec is a file that returns { ["promise it keeps"] = function(t) … end, … }; t is this module. Promises run in order of their names, each in a task, so host functions can wait in them.
+--- What specs use. A spec is a file that returns { ["promise it keeps"] = function(t) … end, … }; t is this module.
+-- Promises run in order of their names, each in a task, so host functions can wait in them.
 local host = require "testing_host"
 local json = require "llmproxy.json"
 local settings = require "llmproxy.settings"
@@ -63,7 +64,7 @@ function testing.cannot_wait(call)
   if done or not message:find("cannot", 1, true) then error("expected that it cannot wait here, got " .. show(message, 0), 2) end
 end
 
-testing.listen, testing.read_file, testing.folder, testing.certificate = host.listen, host.read_file, host.folder, host.certificate
+testing.spawn, testing.listen, testing.read_file, testing.folder, testing.certificate = host.spawn, host.listen, host.read_file, host.folder, host.certificate
 
 --- The answer of a well-behaved server.
 function testing.answer(status, body, head)
