@@ -402,6 +402,7 @@ class MockUpstream:
         self.connections = 0
         self.raw = {}            # path: bytes to send as they are, then close (see also keep_open)
         self.keep_open = set()   # paths whose raw answer leaves the connection open
+        self.default = None      # the bytes answered where nothing else is known, else 404
         self._loop = asyncio.new_event_loop()
         self._tasks = set()
 
@@ -464,6 +465,8 @@ class MockUpstream:
         if status >= 400:
             return await connection.respond(request, status, "application/json", [json.dumps(provider.error(status)).encode()])
         content_type, pieces = self.content(path, request, asked)
+        if pieces is None and self.default is not None:
+            content_type, pieces = "text/plain", [self.default]
         if pieces is None:
             return await connection.respond(request, 404, "application/json", [json.dumps(provider.error(404)).encode()])
         return await connection.respond(request, status, content_type, pieces, streamed=content_type == "text/event-stream")

@@ -1,0 +1,71 @@
+"""The catalogue of broken and hostile responses: the client gets what is sound, sees what is cut, and nobody gets another one's answer."""
+
+import json
+
+import pytest
+
+from support.proxy import ROOT, Proxy
+from support.waiting import wait_until
+from upstream import MockUpstream
+
+VECTORS = json.loads((ROOT / "tests/vectors/http/hostile-responses.json").read_text())
+GENERATED = {
+    "hdr-big": b"X-A: " + b"a" * 90_000 + b"\r\n",
+    "hdr-toobig": b"X-A: " + b"a" * 110_000 + b"\r\n",
+    "hdr-total-350k": b"".join(b"X-A%d: %b\r\n" % (number, b"a" * 1000) for number in range(350)),
+    "hdr-many-6000": b"".join(b"X-A%d: a\r\n" % number for number in range(6000)),
+}
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    with MockUpstream() as mock:
+        mock.default = b"ok"
+        proxy = Proxy(tmp_path_factory.mktemp("hostile"), {"workers": 1, "timeouts": {"response": 10, "response_idle": 10}}, upstream=mock)
+        yield proxy, mock
+        proxy.finish()
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=[vector["name"] for vector in VECTORS])
+def test_vector(stage, vector):
+    proxy, mock = stage
+    path, expect = "/" + vector["name"], vector["expect"]
+    raw = vector["raw"]
+    mock.raw[path] = raw.encode("latin-1") if raw is not None else b"HTTP/1.1 200 OK\r\n" + GENERATED[vector["name"]] + b"Content-Length: 5\r\n\r\nhello"
+    if not vector["close_after"]:
+        mock.keep_open.add(path)
+    mock.requests.clear()
+    seen = len(proxy.events())
+    with proxy.wire() as wire:
+        response = wire.exchange(vector["method"], path)
+        assert response is not None and response.status in expect["status"], response and (response.status, response.body)
+        if response.status == 502:
+            assert response.complete and json.loads(response.body)["error"]["code"] in ("upstream_invalid_response", "upstream_unreachable")
+        elif expect["complete"]:
+            assert response.complete
+            check_body(vector, response)
+        elif expect["status"][0] == response.status:
+            assert not response.complete, "the client must see that it is cut"
+        for name, value in response.headers:
+            assert "\r" not in value and "\0" not in value and name not in ("transfer-encoding" if response.framing == "length" else "", "keep-alive", "upgrade")
+        assert not [one for one in response.interim if one.status not in expect.get("interim", [])]
+    with proxy.wire() as wire:
+        after = wire.exchange("GET", "/after")
+        assert after.status == 200 and after.body == b"ok", "somebody else got what was left over"
+    if expect.get("reuse") is False:
+        first, second = mock.requests
+        assert first.connection != second.connection
+    event = wait_until(lambda: len(found := proxy.events()) >= seen + 2 and found, "the events")[seen]
+    assert event["path"] == path and event["status"] == response.status
+    if response.status == 502 or not response.complete:
+        assert event["error"]["kind"] in ("upstream_invalid_response", "upstream_unreachable", "upstream_aborted")
+    else:
+        assert event["error"] is None
+
+
+def check_body(vector, response):
+    if vector["method"] == "HEAD" or response.status in (204, 304):
+        assert response.body == b""
+        assert response.status != 204 or response.get("content-length") is None and response.get("transfer-encoding") is None
+    else:
+        assert response.body == b"hello"
