@@ -1,0 +1,226 @@
+/*
+ * command: finds a command and reads its options. What is unknown is refused with the nearest thing that is known.
+ */
+#include "command/command.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/memory.h"
+
+const struct command *const commands[] = {&command_serve, &command_check, &command_plugins, &command_version,
+                                          NULL};
+
+void command_error(const char *format, ...)
+{
+    struct buffer line = {0};
+    char text[2048];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    buffer_printf(&line, "llm-proxy: %s\n", text);
+    fwrite(buffer_data(&line), 1, line.size, stderr);
+    buffer_free(&line);
+}
+
+void command_errors(const struct buffer *lines)
+{
+    struct slice rest = buffer_slice(lines), line;
+    while (rest.size > 0 && slice_split(&rest, '\n', &line)) {
+        fprintf(stderr, "llm-proxy: %.*s\n", SLICE_ARGUMENTS(line));
+    }
+}
+
+int command_print(const char *text)
+{
+    if (fputs(text, stdout) < 0 || fflush(stdout) != 0) {
+        command_error("cannot write to the standard output");
+        return EXIT_FAILED;
+    }
+    return EXIT_DONE;
+}
+
+/* Insertions, deletions and replacements that make one word of the other. */
+static size_t distance(struct slice a, struct slice b)
+{
+    size_t row[64];
+    if (a.size >= 64 || b.size >= 64) {
+        return SIZE_MAX;
+    }
+    for (size_t j = 0; j <= b.size; j++) {
+        row[j] = j;
+    }
+    for (size_t i = 1; i <= a.size; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= b.size; j++) {
+            size_t replaced = diagonal + (a.data[i - 1] != b.data[j - 1]);
+            size_t added = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
+            diagonal = row[j];
+            row[j] = replaced < added ? replaced : added;
+        }
+    }
+    return row[b.size];
+}
+
+/* Keeps candidate in *nearest when it is nearer to name than what is there, and less than half of it is different. */
+static void consider(const char *name, const char *candidate, const char **nearest)
+{
+    struct slice wanted = slice_of(name), known = slice_of(candidate);
+    size_t longer = wanted.size > known.size ? wanted.size : known.size;
+    size_t steps = distance(wanted, known);
+    if (steps * 2 <= longer && (*nearest == NULL || steps < distance(wanted, slice_of(*nearest)))) {
+        *nearest = candidate;
+    }
+}
+
+static void refuse(const char *what, const char *name, const char *nearest, const char *help)
+{
+    if (nearest != NULL) {
+        command_error("unknown %s '%s', did you mean '%s'?", what, name, nearest);
+    } else {
+        command_error("unknown %s '%s'", what, name);
+    }
+    fprintf(stderr, "see llm-proxy %s--help\n", help);
+}
+
+static int print_overview(void)
+{
+    struct buffer text = {0};
+    buffer_append_string(&text, "llm-proxy: a reverse proxy for LLM APIs that records each exchange as an "
+                                "event\n\nusage: llm-proxy [COMMAND] [OPTION...]\n\n");
+    for (size_t i = 0; commands[i] != NULL; i++) {
+        buffer_printf(&text, "  %-8s  %s%s\n", commands[i]->name, commands[i]->summary,
+                      i == 0 ? " (the default)" : "");
+    }
+    buffer_append_string(&text, "\nllm-proxy COMMAND --help tells more about one.\n");
+    char *string = buffer_take_string(&text);
+    int status = command_print(string);
+    free(string);
+    return status;
+}
+
+static int print_help(const struct command *command)
+{
+    struct buffer text = {0};
+    buffer_printf(&text, "usage: llm-proxy %s\n\n%s\n", command->synopsis, command->details);
+    if (command->takes_config) {
+        buffer_append_string(&text, "\n  -c, --config FILE  the configuration; without it LLM_PROXY_CONFIG, "
+                                    "else environment and defaults only\n");
+    }
+    if (command->takes_json) {
+        buffer_append_string(&text, "  --json             print JSON\n");
+    }
+    char *string = buffer_take_string(&text);
+    int status = command_print(string);
+    free(string);
+    return status;
+}
+
+static int refuse_option(const struct command *command, const char *option)
+{
+    const char *nearest = NULL;
+    consider(option, "--help", &nearest);
+    if (command->takes_config) {
+        consider(option, "--config", &nearest);
+    }
+    if (command->takes_json) {
+        consider(option, "--json", &nearest);
+    }
+    char *help = xprintf("%s ", command->name);
+    refuse("option", option, nearest, help);
+    free(help);
+    return EXIT_USAGE;
+}
+
+/* The value of an option "-c": what stands behind it in the same word, or the next word; NULL and an error when there is none. */
+static const char *option_value(const char *attached, int argc, char **argv, int *index)
+{
+    const char *value = attached != NULL ? attached : *index + 1 < argc ? argv[++*index] : "";
+    if (value[0] == '\0') {
+        command_error("%s needs the name of a file",
+                      argv[attached != NULL || *index + 1 >= argc ? *index : *index - 1]);
+        return NULL;
+    }
+    return value;
+}
+
+/* Is word the option -c or --config? Then *attached is what stands behind it in the same word, or NULL. */
+static bool is_config_option(const char *word, const char **attached)
+{
+    *attached = NULL;
+    if (strcmp(word, "-c") == 0 || strcmp(word, "--config") == 0) {
+        return true;
+    }
+    if (strncmp(word, "--config=", 9) == 0) {
+        *attached = word + 9;
+    } else if (strncmp(word, "-c", 2) == 0) {
+        *attached = word + 2;
+    }
+    return *attached != NULL;
+}
+
+/* Reads the words behind the command. False: *status is the exit status. */
+static bool read_options(const struct command *command, int argc, char **argv, struct options *options,
+                         int *status)
+{
+    bool only_arguments = false;
+    *status = EXIT_USAGE;
+    for (int i = 0; i < argc; i++) {
+        const char *attached;
+        if (!only_arguments && strcmp(argv[i], "--") == 0) {
+            only_arguments = true;
+        } else if (only_arguments || argv[i][0] != '-') {
+            if (options->argument_count == command->most_arguments) {
+                command_error("%s: unexpected argument '%s'", command->name, argv[i]);
+                fprintf(stderr, "see llm-proxy %s --help\n", command->name);
+                return false;
+            }
+            options->arguments[options->argument_count++] = argv[i];
+        } else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            *status = print_help(command);
+            return false;
+        } else if (command->takes_json && strcmp(argv[i], "--json") == 0) {
+            options->json = true;
+        } else if (command->takes_config && is_config_option(argv[i], &attached)) {
+            options->config_file = option_value(attached, argc, argv, &i);
+            if (options->config_file == NULL) {
+                return false;
+            }
+        } else {
+            refuse_option(command, argv[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
+int command_dispatch(int argc, char **argv)
+{
+    const struct command *command = commands[0];
+    int behind = 1; /* where the command's own words begin */
+    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        return print_overview();
+    }
+    if (argc > 1 && argv[1][0] != '-') {
+        const char *nearest = NULL;
+        size_t i = 0;
+        while (commands[i] != NULL && strcmp(commands[i]->name, argv[1]) != 0) {
+            consider(argv[1], commands[i++]->name, &nearest);
+        }
+        if (commands[i] == NULL) {
+            refuse("command", argv[1], nearest, "");
+            return EXIT_USAGE;
+        }
+        command = commands[i];
+        behind = 2;
+    }
+    struct options options = {0};
+    int status;
+    if (!read_options(command, argc - behind, argv + behind, &options, &status)) {
+        return status;
+    }
+    return command->run(&options);
+}

@@ -1,0 +1,44 @@
+/*
+ * plugins: what plugins there are, and what they take.
+ */
+#include "command/command.h"
+
+#include <stdlib.h>
+
+static int describe(const struct options *options, const char *name)
+{
+    struct buffer text = {0}, errors = {0};
+    bool fine =
+        config_describe_plugins(&(struct config_source){.file = options->config_file}, name, &text, &errors);
+    char *string = buffer_take_string(&text);
+    int status = command_print(string);
+    command_errors(&errors);
+    free(string);
+    buffer_free(&errors);
+    return fine ? status : EXIT_USAGE;
+}
+
+static int run(const struct options *options)
+{
+    const char *action = options->argument_count > 0 ? options->arguments[0] : "list";
+    if (strcmp(action, "list") == 0 && options->argument_count < 2) {
+        return describe(options, NULL);
+    }
+    if (strcmp(action, "show") == 0 && options->argument_count == 2) {
+        return describe(options, options->arguments[1]);
+    }
+    command_error("plugins: expected 'list' or 'show NAME'");
+    return EXIT_USAGE;
+}
+
+const struct command command_plugins = {
+    .name = "plugins",
+    .summary = "lists the plugins found, or shows what one of them takes",
+    .synopsis = "plugins [list | show NAME] [-c FILE]",
+    .details = "Lists the plugins in the folders of LLM_PROXY_PLUGINS, of the configuration's plugin_path, "
+               "and the stock ones;\n"
+               "or shows what one does, where it lies, and its settings with types and defaults.",
+    .takes_config = true,
+    .most_arguments = 2,
+    .run = run,
+};

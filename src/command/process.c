@@ -1,0 +1,448 @@
+/*
+ * process: see process.h. Other threads (the workers when they are idle, the pipelines when they are through) speak to the main thread by loop_post() only.
+ */
+#include "command/process.h"
+
+#include <assert.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "admin/admin.h"
+#include "base/clock.h"
+#include "base/memory.h"
+#include "bus/memory_bus.h"
+#include "command/command.h"
+#include "command/limits.h"
+#include "config/cpu.h"
+#include "net/loop.h"
+#include "pipeline/pipeline.h"
+#include "proxy/proxy.h"
+
+#define MAX_PIPELINES_SHARE_NS (3 * NANOSECONDS_PER_SECOND)
+
+enum process_state { RUNNING, LEAVING, EXCHANGES, PIPELINES, ENDED };
+
+struct process {
+    enum process_state state;
+    struct config *config;
+    const struct config_source *source;
+    struct loop *loop;
+    struct event *signals;
+    int signal_fd;
+    struct loop_timer timer; /* ends the current state of the shutdown */
+    uint64_t deadline_ns;    /* of the shutdown */
+
+    size_t workers, open_files;
+    struct metrics *metrics;
+    struct memory_budget capture_budget;
+    struct bus *bus; /* NULL: observability is off */
+    struct pipeline **pipelines;
+    size_t pipeline_count, pipelines_draining;
+    struct proxy *proxy;
+    struct admin *admin; /* NULL: none */
+};
+
+static void handled_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGHUP);
+}
+
+void process_block_signals(void)
+{
+    sigset_t set;
+    handled_signals(&set);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+/* Shutdown ---------------------------------------------------------------------------------------------------------- */
+
+static void enter(struct process *process, enum process_state state)
+{
+    assert(state > process->state);
+    process->state = state;
+}
+
+static uint64_t left_ns(const struct process *process)
+{
+    uint64_t now = clock_monotonic_ns();
+    return process->deadline_ns > now ? process->deadline_ns - now : 0;
+}
+
+static void end(struct process *process)
+{
+    enter(process, ENDED);
+    loop_stop(process->loop);
+}
+
+static void pipeline_done(void *argument)
+{
+    struct process *process = argument;
+    if (process->state == PIPELINES && --process->pipelines_draining == 0) {
+        end(process);
+    }
+}
+
+/* On the pipeline's thread. */
+static void on_pipeline_done(void *argument)
+{
+    struct process *process = argument;
+    loop_post(process->loop, pipeline_done, process);
+}
+
+static void drain_pipelines(struct process *process)
+{
+    enter(process, PIPELINES);
+    proxy_free(process->proxy); /* what still runs ends now, and publishes its event */
+    process->proxy = NULL;
+    process->pipelines_draining = process->pipeline_count;
+    if (process->pipeline_count == 0) {
+        end(process);
+        return;
+    }
+    loop_timer_set(&process->timer, left_ns(process));
+    for (size_t i = 0; i < process->pipeline_count; i++) {
+        pipeline_drain(process->pipelines[i], on_pipeline_done, process);
+    }
+}
+
+static void exchanges_done(void *argument)
+{
+    struct process *process = argument;
+    if (process->state == EXCHANGES) {
+        drain_pipelines(process);
+    }
+}
+
+/* On a worker's thread. */
+static void on_proxy_idle(void *argument)
+{
+    struct process *process = argument;
+    loop_post(process->loop, exchanges_done, process);
+}
+
+static void drain_exchanges(struct process *process)
+{
+    enter(process, EXCHANGES);
+    uint64_t timeout_ns = process->config->shutdown_timeout_ns, share_ns = timeout_ns / 10;
+    process->deadline_ns = clock_monotonic_ns() + timeout_ns;
+    loop_timer_set(&process->timer,
+                   timeout_ns - (share_ns < MAX_PIPELINES_SHARE_NS ? share_ns : MAX_PIPELINES_SHARE_NS));
+    proxy_drain(process->proxy, on_proxy_idle, process);
+}
+
+static void on_timer(void *argument)
+{
+    struct process *process = argument;
+    switch (process->state) {
+    case LEAVING:
+        drain_exchanges(process);
+        break;
+    case EXCHANGES:
+        log_warn("exchanges that did not end within shutdown_timeout are cut off");
+        drain_pipelines(process);
+        break;
+    case PIPELINES:
+        log_warn("pipelines that did not deliver everything within shutdown_timeout are stopped");
+        end(process);
+        break;
+    case RUNNING:
+    case ENDED:
+        break;
+    }
+}
+
+static void stop(struct process *process)
+{
+    if (process->state != RUNNING) {
+        log_warn("ended at once by a second signal");
+        _exit(EXIT_FAILED);
+    }
+    log_info("stopping");
+    enter(process, LEAVING);
+    loop_timer_set(&process->timer, process->config->shutdown_delay_ns);
+}
+
+/* Reload ------------------------------------------------------------------------------------------------------------ */
+
+static void lower_max_connections(const struct process *process, const struct config *config)
+{
+    size_t possible = limits_connections(process->open_files, process->workers, config->pipeline_count);
+    if (config->proxy->max_connections > possible) {
+        log_warn("limits.max_connections is lowered to what the limit of open files allows",
+                 log_integer("from", (int64_t)config->proxy->max_connections),
+                 log_integer("to", (int64_t)possible),
+                 log_integer("open_files", (int64_t)process->open_files));
+        config->proxy->max_connections = possible;
+    }
+}
+
+static bool changes_fixed_parts(const struct config *before, const struct config *after)
+{
+    const char *part;
+    size_t index = 0;
+    bool changes = false;
+    while ((part = config_next_fixed_difference(before, after, &index)) != NULL) {
+        log_error("configuration not reloaded: a change needs a restart", log_string("key", part));
+        changes = true;
+    }
+    return changes;
+}
+
+static void log_faults(const struct buffer *errors)
+{
+    struct slice rest = buffer_slice(errors), line;
+    while (rest.size > 0 && slice_split(&rest, '\n', &line)) {
+        log_error("configuration not reloaded", log_slice("error", line));
+    }
+}
+
+static void reload(struct process *process)
+{
+    for (size_t i = 0; i < process->pipeline_count; i++) {
+        pipeline_reopen_files(process->pipelines[i]);
+    }
+    struct buffer errors = {0};
+    struct config *config = config_load(process->source, &errors);
+    if (config == NULL) {
+        log_faults(&errors);
+        goto end;
+    }
+    if (changes_fixed_parts(process->config, config)) {
+        config_free(config);
+        goto end;
+    }
+    const struct proxy_settings *before = process->config->proxy;
+    config->proxy->generation = before->generation + 1;
+    if (config->random_fingerprint_key && process->config->random_fingerprint_key) {
+        memcpy(config->proxy->fingerprint_key, before->fingerprint_key, sizeof before->fingerprint_key);
+    }
+    log_configure(config->log_level, config->log_format);
+    lower_max_connections(process, config);
+    proxy_reload(process->proxy, config->proxy);
+    config_free(process->config);
+    process->config = config;
+    log_info("configuration reloaded", log_integer("routes", (int64_t)config->proxy->route_count));
+end:
+    buffer_free(&errors);
+}
+
+static void on_signal(evutil_socket_t fd, short events, void *argument)
+{
+    (void)events;
+    struct process *process = argument;
+    struct signalfd_siginfo info;
+    while (read(fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        if (info.ssi_signo != SIGHUP) {
+            stop(process);
+        } else if (process->state == RUNNING) {
+            reload(process);
+        }
+    }
+}
+
+/* Start ------------------------------------------------------------------------------------------------------------- */
+
+static bool is_ready(void *argument, const char **reason)
+{
+    const struct process *process = argument;
+    if (process->state != RUNNING) {
+        *reason = "shutting down";
+        return false;
+    }
+    if (process->bus != NULL && !bus_is_healthy(process->bus)) {
+        *reason = "the bus takes no events";
+        return false;
+    }
+    return true;
+}
+
+static void watch_signals(struct process *process)
+{
+    sigset_t set;
+    handled_signals(&set);
+    process->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    process->signals =
+        event_new(loop_base(process->loop), process->signal_fd, EV_READ | EV_PERSIST, on_signal, process);
+    event_add(process->signals, NULL);
+}
+
+static bool start_pipelines(struct process *process, struct error *error)
+{
+    struct config *config = process->config;
+    process->bus = memory_bus_new();
+    process->pipelines = xcalloc(config->pipeline_count, sizeof(struct pipeline *));
+    for (size_t i = 0; i < config->pipeline_count; i++) {
+        struct pipeline_settings settings = {
+            .name = config->pipelines[i].name,
+            .index = i,
+            .buffer_events = config->pipelines[i].buffer_events,
+            .buffer_bytes = config->buffer_bytes,
+            .max_decoded_bytes = config->max_decoded_bytes,
+            .memory_limit = config->pipelines[i].memory_limit,
+            .watchdog_seconds = config->pipelines[i].watchdog_seconds,
+            .lua_folder = config->lua_folder,
+            .plugin_folders = (const char *const *)config->plugin_folders,
+            .load = config_load_pipeline,
+            .load_argument = config,
+            .metrics = process->metrics,
+            .bus = process->bus,
+        };
+        struct pipeline *pipeline = pipeline_new(&settings, error);
+        if (pipeline == NULL) {
+            error_prefix(error, "pipeline '%s': ", config->pipelines[i].name);
+            return false;
+        }
+        process->pipelines[process->pipeline_count++] = pipeline;
+    }
+    return true;
+}
+
+static bool start_proxy(struct process *process, struct error *error)
+{
+    const struct config *config = process->config;
+    struct proxy_start start = {
+        .settings = config->proxy,
+        .listen = config->listen,
+        .listen_count = config->listen_count,
+        .workers = process->workers,
+        .bus = process->bus,
+        .metrics = process->metrics,
+        .capture_budget = &process->capture_budget,
+    };
+    process->proxy = proxy_new(&start, error);
+    return process->proxy != NULL;
+}
+
+static bool start_admin(struct process *process, struct error *error)
+{
+    const struct config *config = process->config;
+    if (!config->has_admin) {
+        return true;
+    }
+    struct admin_settings settings = {
+        .loop = process->loop,
+        .address = config->admin,
+        .token = config->admin_token,
+        .hosts = (const char *const *)config->admin_hosts,
+        .metrics = process->metrics,
+        .is_ready = is_ready,
+        .argument = process,
+    };
+    process->admin = admin_new(&settings, error);
+    if (process->admin == NULL) {
+        error_prefix(error, "admin: ");
+    }
+    return process->admin != NULL;
+}
+
+static void log_start(const struct process *process)
+{
+    const struct config *config = process->config;
+    char address[ADDRESS_TEXT_SIZE];
+    for (size_t i = 0; i < config->proxy->route_count; i++) {
+        const struct route *route = &config->proxy->routes[i];
+        log_info("route", log_string("name", route->name),
+                 log_string("prefix", route->prefix[0] != '\0' ? route->prefix : "/"),
+                 log_string("upstream", route->upstream));
+    }
+    for (size_t i = 0; i < process->pipeline_count; i++) {
+        const struct config_pipeline *pipeline = &config->pipelines[i];
+        log_info("pipeline", log_string("name", pipeline->name),
+                 log_string("transforms", pipeline->transforms),
+                 log_string("dispatcher", pipeline->dispatcher));
+    }
+    if (!config->proxy->observe) {
+        log_info("observability is off: no events are made");
+    } else if (config->random_fingerprint_key) {
+        log_info("fingerprints of credentials are made with a random key: set observability.fingerprint_key "
+                 "to compare them beyond this process");
+    }
+    if (process->admin != NULL) {
+        address_format(admin_address(process->admin), address);
+        log_info("admin is listening", log_string("address", address));
+    }
+    for (size_t i = 0; i < config->listen_count; i++) {
+        address_format(proxy_address(process->proxy, i), address);
+        log_info("listening", log_string("address", address),
+                 log_integer("workers", (int64_t)process->workers));
+    }
+}
+
+struct process *process_start(struct config *config, const struct config_source *source, int *status)
+{
+    struct error error;
+    struct process *process = xcalloc(1, sizeof *process);
+    process->config = config;
+    process->source = source;
+    process->signal_fd = -1;
+    process->loop = loop_new();
+    loop_timer_init(&process->timer, process->loop, on_timer, process);
+    process->metrics = metrics_new();
+    process->workers = config->workers != 0 ? config->workers : cpu_count();
+    process->open_files = limits_raise_open_files();
+    process->capture_budget.limit = config->proxy->capture_memory;
+    log_configure(config->log_level, config->log_format);
+    log_info("llm-proxy", log_string("version", LLM_PROXY_VERSION),
+             log_string("config", config->file != NULL ? config->file : "none"));
+    lower_max_connections(process, config);
+
+    *status = EXIT_USAGE; /* pipelines fail by configuration, the rest by the system */
+    if (config->proxy->observe && !start_pipelines(process, &error)) {
+        goto fail;
+    }
+    *status = EXIT_FAILED;
+    if (!start_proxy(process, &error) || !start_admin(process, &error)) {
+        goto fail;
+    }
+    watch_signals(process);
+    log_start(process);
+    return process;
+
+fail:
+    command_error("%s", error.message);
+    process_free(process);
+    return NULL;
+}
+
+void process_run(struct process *process)
+{
+    loop_run(process->loop);
+    assert(process->state == ENDED);
+    log_info("stopped");
+}
+
+void process_free(struct process *process)
+{
+    if (process->proxy != NULL) {
+        proxy_free(process->proxy);
+    }
+    for (size_t i = 0; i < process->pipeline_count; i++) {
+        size_t lost = pipeline_free(process->pipelines[i]);
+        if (lost > 0) {
+            log_warn("events were not delivered before the end",
+                     log_string("pipeline", process->config->pipelines[i].name),
+                     log_integer("events", (int64_t)lost));
+        }
+    }
+    free(process->pipelines);
+    if (process->bus != NULL) {
+        bus_free(process->bus);
+    }
+    if (process->admin != NULL) {
+        admin_free(process->admin);
+    }
+    metrics_free(process->metrics);
+    if (process->signals != NULL) {
+        event_free(process->signals);
+        close(process->signal_fd);
+    }
+    loop_timer_release(&process->timer);
+    loop_free(process->loop);
+    config_free(process->config);
+    free(process);
+}
