@@ -199,6 +199,19 @@ end
 
 -- Results ---------------------------------------------------------------------------------------------------------------------------------------------------------------
 
+local NOT_RUN = { given = true, source = true, path = true, transforms = true, dispatcher = true }
+
+-- A resolved pipeline without what says only where it stands: a function is named by its line.
+local function what_runs(pipeline)
+  local function part(use) return use.inline or { name = use.name, settings = use.settings, text = use.plugin.text } end
+  local plain = { dispatcher = part(pipeline.dispatcher), transforms = {} }
+  for index, use in ipairs(pipeline.transforms) do plain.transforms[index] = part(use) end
+  for key, value in pairs(pipeline) do
+    if not NOT_RUN[key] then plain[key] = value end
+  end
+  return plain
+end
+
 -- Parts that only a restart can change, each with a text that tells whether it did.
 local function fixed_parts(load, checked, all)
   local parts, observability = {}, checked.observability
@@ -211,12 +224,7 @@ local function fixed_parts(load, checked, all)
     add("observability." .. name, observability[name])
   end
   local plain = {}
-  for index, pipeline in ipairs(all) do
-    plain[index] = {}
-    for key, value in pairs(pipeline) do
-      if key ~= "given" and key ~= "source" and key ~= "path" then plain[index][key] = value end
-    end
-  end
+  for index, pipeline in ipairs(all) do plain[index] = what_runs(pipeline) end
   add("observability.pipelines", plain)
   add("plugin_path", load.folders)
   return parts

@@ -150,13 +150,23 @@ static int run_job(lua_State *lua)
     return 0;
 }
 
+/* The place in a message is one of ours, not of a file that was loaded: code that is stopped catches the first error, and the next comes from whoever called it. */
+static const char *without_our_place(const char *message)
+{
+    const char *ours = strstr(message, "llmproxy/");
+    const char *line = ours != NULL ? strstr(ours, ".lua:") : NULL;
+    const char *end = line != NULL ? strstr(line, ": ") : NULL;
+    return end != NULL ? end + 2 : message;
+}
+
 /* What no line of a file is to blame for: too much time or memory, or a broken installation. */
 static void add_general_error(const struct job *job, const struct error *error)
 {
     const char *file = job->source->file != NULL ? job->source->file : getenv("LLM_PROXY_CONFIG");
     const char *limits = "file and plugins together may take 5 seconds and 256 MiB";
-    char *line = file != NULL && file[0] != '\0' ? xprintf("%s: %s (%s)", file, error->message, limits)
-                                                 : xprintf("%s (%s)", error->message, limits);
+    const char *message = without_our_place(error->message);
+    char *line = file != NULL && file[0] != '\0' ? xprintf("%s: %s (%s)", file, message, limits)
+                                                 : xprintf("%s (%s)", message, limits);
     add_error(job->errors, line);
     free(line);
 }

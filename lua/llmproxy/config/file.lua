@@ -38,7 +38,7 @@ end
 ---@param name string
 ---@return string
 function file.place(message, name)
-  message = tostring(message)
+  if type(message) ~= "string" then return ("raised a %s instead of a message"):format(type(message)) end
   local ending = message:match("^%.%.%.(.-):%d+: ")
   if ending and name:sub(-#ending) == ending then return name .. message:sub(4 + #ending) end
   return message
