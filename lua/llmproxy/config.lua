@@ -148,6 +148,19 @@ end
 
 -- Checks across keys ----------------------------------------------------------------------------------------------------------------------------------------------------
 
+-- listen as a list, and unix sockets below the file's folder like all relative paths.
+local function absolute_sockets(load, checked)
+  local function absolute(key, address)
+    local path = address:match("^unix:(.+)$")
+    local whole = path and "unix:" .. file.below(load.folder, path) or address
+    if not load.host.address(whole) then load.report(key, ("'%s' is too long for a socket's path"):format(whole)) end
+    return whole
+  end
+  if type(checked.listen) == "string" then checked.listen = { checked.listen } end
+  for index, address in ipairs(checked.listen or {}) do checked.listen[index] = absolute("listen", address) end
+  if checked.admin then checked.admin = absolute("admin", checked.admin) end
+end
+
 local function exposed_address(load, listen)
   for _, address in ipairs(listen) do
     local known, loopback = load.host.address(address)
@@ -280,7 +293,7 @@ function config.load(host, source)
   local checked, errors = settings.check(load.declaration, given, { folder = load.folder })
   add_file_errors(load, errors)
   load.origins = environment.apply(load.declaration, load.variable, checked, load.errors)
-  if type(checked.listen) == "string" then checked.listen = { checked.listen } end
+  absolute_sockets(load, checked)
   add_plugin_path(load, checked.plugin_path)
   check_admin(load, checked)
   check_sizes(load, checked)

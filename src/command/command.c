@@ -90,7 +90,7 @@ static int print_overview(void)
 {
     struct buffer text = {0};
     buffer_append_string(&text, "llm-proxy: a reverse proxy for LLM APIs that records each exchange as an "
-                                "event\n\nusage: llm-proxy [COMMAND] [OPTION...]\n\n");
+                                "event\n\nusage: llm-proxy [COMMAND] [-c FILE] [OPTION...]\n\n");
     for (size_t i = 0; commands[i] != NULL; i++) {
         buffer_printf(&text, "  %-8s  %s%s\n", commands[i]->name, commands[i]->summary,
                       i == 0 ? " (the default)" : "");

@@ -51,8 +51,8 @@ end
 ---@return any, string?
 function file.run(text, name, scope)
   local chunk, message = load(text, "@" .. name, "t", scope or _G)
-  if not chunk then return nil, file.place(message, name) end
-  local fine, result = pcall(chunk)
+  local fine, result = false, message
+  if chunk then fine, result = pcall(chunk) end
   if fine then return result end
   result = file.place(result, name)
   -- A line of the file, or of a library that it uses, says where; else only the name can.

@@ -131,11 +131,14 @@ local PIPELINE = {
   buffer_size = without_defaults({ size = BUFFER_SIZE }).size,
 }
 
--- What was given is not repeated: a bus may be named by an address with a password in it.
+-- Of what was given only a plain name is repeated: a bus may be named by an address with a password in it.
 local function check_bus(bus)
   local name, extra = bus, nil
   if type(bus) == "table" then name, extra = bus[1], next(bus, 1) end
-  if name ~= "memory" then return nil, 'expected { "memory" }, the only bus there is' end
+  if name ~= "memory" then
+    local plain = type(name) == "string" and name:find("^[%w_-]+$")
+    return nil, 'expected { "memory" }, the only bus there is' .. (plain and (", got { %q }"):format(name) or "")
+  end
   if extra ~= nil then return nil, ("the bus 'memory' has no setting '%s'"):format(tostring(extra)) end
   return { "memory" }
 end
@@ -172,7 +175,7 @@ return function(host)
     listen = { type = "one_of", types = { address, { type = "list", items = address, min = 1, max = 64 } }, default = "127.0.0.1:8080", doc = "where clients come in" },
     admin = { type = "one_of", types = { address, { type = "enum", values = { false } } }, default = "127.0.0.1:9080", doc = "where operators look; false: nowhere" },
     admin_hosts = { type = "list", items = { type = "string", min = 1 }, default = {}, doc = "names admin may be called by, beside IP addresses and localhost" },
-    workers = { type = "integer", default = 0, min = 0, max = 1024, doc = "threads; 0: one for each CPU it may use" },
+    workers = { type = "integer", default = 0, min = 0, max = 1024, expected = "a whole number from 0 to 1024", doc = "threads; 0: one for each CPU it may use" },
     shutdown_timeout = { type = "duration", default = 30, max = LONGEST, doc = "for exchanges and pipelines together" },
     shutdown_delay = { type = "duration", default = 0, max = LONGEST, doc = "not ready, but still accepting" },
     limits = { type = "table", default = {}, fields = LIMITS, doc = "what is refused beyond" },

@@ -85,6 +85,17 @@ static void the_environment_is_stronger_than_the_file(void **state)
     clear_environment();
 }
 
+static void a_relative_socket_is_below_the_files_folder(void **state)
+{
+    (void)state;
+    struct config *config =
+        load_well("return { listen = 'unix:proxy.sock', admin = 'unix:/run/admin.sock' }");
+    assert_string_equal(config->listen[0].socket.path.sun_path, path_of("proxy.sock"));
+    assert_string_equal(config->admin.socket.path.sun_path, "/run/admin.sock");
+    config_free(config);
+    assert_one_error("return { listen = 'unix:' .. ('x'):rep(100) }", "listen: ");
+}
+
 static void an_empty_variable_counts_as_unset(void **state)
 {
     (void)state;
@@ -174,7 +185,7 @@ static void all_faults_are_told_with_path_and_nearest_name(void **state)
                      "'file', pat = 'x' } } } } }"));
     const char *lines = buffer_data(&errors);
     assert_contains(lines, "/config.lua: lisen: unknown key, did you mean 'listen'?");
-    assert_contains(lines, "workers: expected an integer from 0 to 1024, got \"x\"");
+    assert_contains(lines, "workers: expected a whole number from 0 to 1024, got \"x\"");
     assert_contains(lines, "routes[1].prefix: expected a path that begins with '/', got \"v1\"");
     assert_contains(lines, "routes[1].upstream: ");
     assert_contains(lines,
@@ -198,6 +209,7 @@ static void each_broken_file_has_one_clear_error(void **state)
     assert_one_error("error('no key', 0)", "/config.lua: no key");
     assert_one_error("local x = 1", "/config.lua: expected the file to return a table, got nothing");
     assert_one_error("return 'x'", "got a string");
+    assert_one_error("\x1bLJ\x02", "/config.lua: ");
     assert_one_error("return io.open('/etc/passwd')", "/config.lua:1: ");
     assert_one_error("return { log = { level = read_file('missing') } }",
                      "/missing: No such file or directory");
@@ -457,6 +469,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(without_anything_the_defaults_hold, clear_before),
         cmocka_unit_test_setup(the_environment_is_stronger_than_the_file, clear_before),
+        cmocka_unit_test_setup(a_relative_socket_is_below_the_files_folder, clear_before),
         cmocka_unit_test_setup(an_empty_variable_counts_as_unset, clear_before),
         cmocka_unit_test_setup(the_flag_is_stronger_than_the_variable, clear_before),
         cmocka_unit_test_setup(routes_are_complete_and_the_longest_prefix_comes_first, clear_before),
