@@ -6,12 +6,12 @@
 #include <stdint.h>
 #include <sys/resource.h>
 
-/* Standard streams, log, admin and its 64 connections, the main loop. */
-#define FILES_OF_THE_PROCESS 96
+/* Standard streams, the main loop, resolver, admin and a handful of its connections. */
+#define FILES_OF_THE_PROCESS 32
 /* Loop, mailbox, listening sockets. */
-#define FILES_OF_A_WORKER 16
+#define FILES_OF_A_WORKER 8
 /* Loop, files, connections of dispatchers. */
-#define FILES_OF_A_PIPELINE 64
+#define FILES_OF_A_PIPELINE 16
 
 size_t limits_raise_open_files(void)
 {

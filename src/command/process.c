@@ -171,7 +171,8 @@ static void stop(struct process *process)
 
 static void lower_max_connections(const struct process *process, const struct config *config)
 {
-    size_t possible = limits_connections(process->open_files, process->workers, config->pipeline_count);
+    size_t pipelines = config->proxy->observe ? config->pipeline_count : 0;
+    size_t possible = limits_connections(process->open_files, process->workers, pipelines);
     if (config->proxy->max_connections > possible) {
         log_warn("limits.max_connections is lowered to what the limit of open files allows",
                  log_integer("from", (int64_t)config->proxy->max_connections),
