@@ -5,6 +5,9 @@ local http = require "llmproxy.http"
 local time = require "llmproxy.time"
 local verdict = require "llmproxy.verdict"
 
+local HEADER_NAME = { type = "string", pattern = "^[%w!#$%%&'*+.^_`|~-]+$", expected = "the name of a header" }
+local HEADER_VALUE = { type = "string", pattern = "^[^%c]*$", expected = "text without control characters" }
+
 -- The keys in a secret: "whsec_" and base64, several while one takes over from another.
 local function keys_of(secret)
   local keys = {}
@@ -41,7 +44,7 @@ return {
   summary = "Posts batches of events as a JSON array to a URL.",
   settings = {
     url = { type = "url", required = true, doc = "where to" },
-    headers = { type = "map", items = { type = "string" }, default = {}, secret = true, doc = "headers to send along, by name" },
+    headers = { type = "map", keys = HEADER_NAME, items = HEADER_VALUE, default = {}, secret = true, doc = "headers to send along, by name" },
     timeout = { type = "duration", default = 15, doc = "for the whole request" },
     gzip = { type = "boolean", default = false, doc = "compress the body (what is signed is what is sent)" },
     secret = { type = "string", secret = true, doc = "whsec_…: sign as Standard Webhooks 1.0; several with spaces between while keys change" },
@@ -53,7 +56,7 @@ return {
       deliver = function(_, batch)
         local body = batch:json()
         local headers = { ["content-type"] = "application/json", ["webhook-id"] = message_id(batch, body) }
-        for name, value in pairs(settings.headers or {}) do headers[name:lower()] = value end
+        for name, value in pairs(settings.headers) do headers[name:lower()] = value end
         if settings.gzip then
           body = codec.gzip.encode(body)
           headers["content-encoding"] = "gzip"

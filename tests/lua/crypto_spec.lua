@@ -16,6 +16,12 @@ return {
     t.equal(hex(crypto.hmac_sha256("", "")), "b613679a0814d9ec772f95d778c35fc5ff1697c493715653c6c712144292c5ad")
   end,
 
+  ["a Standard Webhooks signature comes out as in its documentation"] = function(t)
+    local key = codec.base64.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    local signed = 'msg_p5jXN8AQM9LWM0D4loKWxJek.1614265330.{"test": 2432232314}'
+    t.equal(codec.base64.encode(crypto.hmac_sha256(key, signed)), "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=")
+  end,
+
   ["random gives as many bytes as asked for, other ones each time"] = function(t)
     for _, count in ipairs { 0, 1, 16, 65536 } do t.equal(#crypto.random(count), count) end
     t.ok(crypto.random(16) ~= crypto.random(16))

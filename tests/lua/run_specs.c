@@ -23,13 +23,15 @@
 static const char *spec_path;
 static char folder[] = "/tmp/llm-proxy-spec-XXXXXX";
 static int exit_status = 1;
+static FILE *
+    report; /* the real standard output: what the dispatcher stdout writes goes to the file "stdout" in the folder */
 
 static int print_line(lua_State *lua)
 {
     struct slice text = script_check_string(lua, 1, "text");
-    fwrite(text.data, 1, text.size, stdout);
-    fputc('\n', stdout);
-    fflush(stdout);
+    fwrite(text.data, 1, text.size, report);
+    fputc('\n', report);
+    fflush(report);
     return 0;
 }
 
@@ -84,6 +86,20 @@ static int push_certificate(lua_State *lua)
     return 1;
 }
 
+/* As SIGHUP does. */
+static int reopen_files(lua_State *lua)
+{
+    script_reopen_files(script_of(lua));
+    return 0;
+}
+
+static int rename_file(lua_State *lua)
+{
+    if (rename(script_check_text(lua, 1, "from"), script_check_text(lua, 2, "to")) != 0)
+        return luaL_error(lua, "cannot rename");
+    return 0;
+}
+
 /* Calls a function on the main coroutine, where nothing can wait: as plugins are loaded. true, or false and the message. */
 static int call_outside(lua_State *lua)
 {
@@ -123,6 +139,8 @@ static int open_host(lua_State *lua)
                                          {"load_plugin", load_plugin},
                                          {"read_file", read_file},
                                          {"folder", push_folder},
+                                         {"reopen_files", reopen_files},
+                                         {"rename", rename_file},
                                          {"certificate", push_certificate},
                                          {"call_outside", call_outside},
                                          {"spawn", spawn},
@@ -136,13 +154,13 @@ static int open_host(lua_State *lua)
 static void on_done(void *argument, const char *error)
 {
     if (error != NULL)
-        printf("Bail out! %s\n", error);
+        fprintf(report, "Bail out! %s\n", error);
     loop_stop(argument);
 }
 
 static void on_too_long(void *argument)
 {
-    printf("Bail out! still not done after %d s\n", LONGEST_RUN_S);
+    fprintf(report, "Bail out! still not done after %d s\n", LONGEST_RUN_S);
     loop_stop(argument);
 }
 
@@ -163,7 +181,7 @@ static void run(struct script *script, struct loop *loop)
     lua_getglobal(lua, "require");
     lua_pushliteral(lua, "testing");
     if (!script_call(script, 1, 1, 0, &error)) {
-        printf("Bail out! %s\n", error.message);
+        fprintf(report, "Bail out! %s\n", error.message);
         return;
     }
     lua_getfield(lua, -1, "run");
@@ -174,6 +192,16 @@ static void run(struct script *script, struct loop *loop)
     loop_timer_release(&timer);
 }
 
+/* Keeps the real standard output for the report, and puts a file in its place. */
+static void redirect_output(void)
+{
+    char *path = xprintf("%s/stdout", folder);
+    report = fdopen(dup(STDOUT_FILENO), "w");
+    if (report == NULL || freopen(path, "a", stdout) == NULL)
+        abort();
+    free(path);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2 || mkdtemp(folder) == NULL) {
@@ -181,6 +209,7 @@ int main(int argc, char **argv)
         return 2;
     }
     spec_path = argv[1];
+    redirect_output();
     signal(SIGPIPE, SIG_IGN); /* as the program does */
     /* Nothing that the environment says about proxies concerns a server on loopback. */
     setenv("no_proxy", "*", 1);
@@ -197,9 +226,10 @@ int main(int argc, char **argv)
     if (script != NULL)
         run(script, loop);
     else
-        printf("Bail out! %s\n", error.message);
+        fprintf(report, "Bail out! %s\n", error.message);
     script_free(script);
     loop_free(loop);
+    fclose(report);
     nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
     return exit_status;
 }

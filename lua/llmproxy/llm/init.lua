@@ -46,7 +46,7 @@ end
 local function find_error(value, is_error)
   local found = value.error
   if found == nil and value[1] then found = (merge.table(value[1]) or {}).error end
-  if found == nil and (value.object == "error" or is_error) then found = value end
+  if (found == nil or found == json.null) and (value.object == "error" or is_error) then found = value end
   if merge.filled(found) then return { message = found } end
   found = merge.table(found)
   if not found then return nil end

@@ -86,7 +86,7 @@ function methods:add(target, delta, rules)
   for key, value in pairs(merge.table(delta) or {}) do
     local rule = rules[key]
     if value == json.null then
-      if target[key] == nil then target[key] = value end
+      if target[key] == nil and type(rule) ~= "function" then target[key] = value end
     elseif rule == "text" then
       append_text(self, target, key, value)
     elseif rule == "once" then

@@ -224,6 +224,6 @@ return {
   describe_response = describe_response,
   new_stream = new_stream,
   whole_from_tail = whole_from_tail,
-  is_end = function(data) return data == "[DONE]" end,
+  is_end = function(data) return data:find("^%s*%[DONE%]%s*$") ~= nil end,
   is_whole = function(response) return merge.table(response.choices) ~= nil end,
 }
