@@ -6,6 +6,9 @@
 
 #include "http/head.h"
 
+/* CRLFs before a request line that are skipped. */
+#define HTTP_MAX_EMPTY_LINES 2
+
 static inline bool http_refuse(struct http_problem *problem, enum http_fault fault, const char *reason, const char *message)
 {
     *problem = (struct http_problem){fault, reason, message};

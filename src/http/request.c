@@ -215,7 +215,8 @@ static bool split_line(struct slice head, const struct http_limits *limits, stru
     struct http_request_line line = {0};
     size_t used = 0;
 
-    while (head.size >= 2 && memcmp(head.data, "\r\n", 2) == 0)
+    for (int empty = 0; empty < HTTP_MAX_EMPTY_LINES && head.size >= 2 && memcmp(head.data, "\r\n", 2) == 0;
+         empty++)
         head = (struct slice){head.data + 2, head.size - 2};
     if (!http_request_line_walk(&line, head, &used, limits->max_target_bytes, problem))
         return false;

@@ -5,7 +5,6 @@
 #include "http/octets.h"
 #include "http/parse.h"
 
-#define MAX_EMPTY_LINES  2
 #define MAX_METHOD_BYTES 32
 #define VERSION_BYTES    8 /* "HTTP/1.1" */
 
@@ -127,7 +126,7 @@ static enum http_scan_result end_line(struct http_scan *scan, struct slice data,
     if (empty && scan->lines > 0)
         return HTTP_SCAN_COMPLETE;
     if (empty) {
-        if (++scan->empty_lines > MAX_EMPTY_LINES) {
+        if (++scan->empty_lines > HTTP_MAX_EMPTY_LINES) {
             http_refuse(problem, fault, "empty_lines", "too many empty lines before the request");
             return HTTP_SCAN_REFUSED;
         }
