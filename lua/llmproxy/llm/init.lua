@@ -104,7 +104,8 @@ end
 local function read_response(provider, event)
   local text, tail = response_text(event)
   if not text then return { ended = false } end
-  local first = text:match("^\239?\187?\191?%s*(.)")
+  if text:sub(1, 3) == "\239\187\191" then text = text:sub(4) end -- a byte order mark
+  local first = text:match("^%s*(.)")
   if first == "{" or first == "[" then return read_whole(provider, event, text, tail) end
   return read_stream(provider, text, tail)
 end

@@ -85,7 +85,9 @@ end
 function methods:add(target, delta, rules)
   for key, value in pairs(merge.table(delta) or {}) do
     local rule = rules[key]
-    if value == json.null then
+    if type(key) ~= "string" then
+      break -- a list where an object belongs says nothing
+    elseif value == json.null then
       if target[key] == nil and type(rule) ~= "function" then target[key] = value end
     elseif rule == "text" then
       append_text(self, target, key, value)

@@ -95,6 +95,7 @@ local MESSAGE_RULES = {
 local CHOICE_RULES = {
   index = "once",
   logprobs = { content = "list", refusal = "list" },
+  message = function() end, -- what is put together here comes from deltas alone
   delta = function(merging, choice, delta) merging:add(choice.message, delta, MESSAGE_RULES) end,
 }
 
