@@ -53,17 +53,17 @@ static struct subscriber *subscribe(const char *name, size_t max_events, size_t 
 }
 
 /* The number is its status. */
-static struct event *event_with(int number)
+static struct event_record *event_with(int number)
 {
     struct event_fields fields = {.id = SLICE("id"), .status = number};
-    return event_new(&fields, NULL, NULL, NULL);
+    return event_record_new(&fields, NULL, NULL, NULL);
 }
 
 static void publish(int number)
 {
-    struct event *event = event_with(number);
+    struct event_record *event = event_with(number);
     bus_publish(bus, event, NULL, NULL);
-    event_release(event);
+    event_record_release(event);
 }
 
 /* Fetches all there is, releases it, checks the numbers. */
@@ -75,7 +75,7 @@ static void assert_gets(struct subscriber *subscriber, int first, int count)
     while ((fetched = bus_fetch(subscriber, entries, 64, SIZE_MAX)) > 0)
         for (size_t i = 0; i < fetched; i++) {
             assert_int_equal(event_get(entries[i].event)->status, first + got++);
-            event_release(entries[i].event);
+            event_record_release(entries[i].event);
             bus_acknowledge(subscriber, entries[i].sequence);
         }
     assert_int_equal(got, count);
@@ -111,7 +111,7 @@ static void order_is_kept_while_the_ring_wraps_and_grows(void **state)
         for (int i = 0; i < 7; i++) {
             assert_int_equal(event_get(entries[i].event)->status, got++);
             assert_int_equal(entries[i].sequence, (uint64_t)got);
-            event_release(entries[i].event);
+            event_record_release(entries[i].event);
             bus_acknowledge(subscriber, entries[i].sequence);
         }
     }
@@ -139,9 +139,9 @@ static void the_newest_is_dropped_and_counted_when_a_queue_is_full(void **state)
 static void bytes_are_a_bound_too(void **state)
 {
     (void)state;
-    struct event *event = event_with(0);
+    struct event_record *event = event_with(0);
     size_t each = event_memory(event);
-    event_release(event);
+    event_record_release(event);
     struct subscriber *exact = subscribe("exact", 100, 3 * each),
                       *short_of = subscribe("short", 100, 3 * each - 1);
     struct subscriber *too_small = subscribe("too_small", 100, each - 1);
@@ -160,9 +160,9 @@ static void bytes_are_a_bound_too(void **state)
 static void a_fetch_stops_at_its_bytes_but_gives_at_least_one(void **state)
 {
     (void)state;
-    struct event *event = event_with(0);
+    struct event_record *event = event_with(0);
     size_t each = event_memory(event);
-    event_release(event);
+    event_record_release(event);
     struct subscriber *subscriber = subscribe("s", 100, SIZE_MAX);
     for (int i = 0; i < 5; i++)
         publish(i);
@@ -172,7 +172,7 @@ static void a_fetch_stops_at_its_bytes_but_gives_at_least_one(void **state)
         size_t fetched = bus_fetch(subscriber, entries, 5, limits[i]);
         assert_int_equal(fetched, expected[i]);
         for (size_t j = 0; j < fetched; j++) {
-            event_release(entries[j].event);
+            event_record_release(entries[j].event);
             bus_acknowledge(subscriber, entries[j].sequence);
         }
     }
@@ -198,7 +198,7 @@ static void a_burst_wakes_once_and_only_after_a_fetch_found_nothing(void **state
         publish(i);
     assert_int_equal(wakes, 1);
     assert_int_equal(bus_fetch(subscriber, &entry, 1, SIZE_MAX), 1);
-    event_release(entry.event);
+    event_record_release(entry.event);
     publish(5);
     assert_int_equal(wakes, 1);
     assert_gets(subscriber, 1, 5);
@@ -219,16 +219,16 @@ static void unsubscribing_releases_and_counts_what_was_not_acknowledged(void **s
         struct body body;
         body_init(&body, &budget);
         assert_true(body_append(&body, SLICE("body")));
-        struct event *event = event_new(&fields, &body, NULL, NULL);
+        struct event_record *event = event_record_new(&fields, &body, NULL, NULL);
         bus_publish(bus, event, NULL, NULL);
-        event_release(event);
+        event_record_release(event);
     }
     assert_int_equal(budget.used, 5 * 1024);
     struct bus_entry entries[2];
     assert_int_equal(bus_fetch(subscriber, entries, 2, SIZE_MAX), 2);
     bus_acknowledge(subscriber, entries[1].sequence);
-    event_release(entries[0].event);
-    event_release(entries[1].event);
+    event_record_release(entries[0].event);
+    event_record_release(entries[1].event);
     assert_int_equal(bus_unsubscribe(subscriber), 4);
     assert_int_equal(budget.used, 0);
     publish(1);
@@ -242,7 +242,7 @@ static void remember(void *argument, bool stored)
 static void done_tells_whether_everybody_got_it(void **state)
 {
     (void)state;
-    struct event *event = event_with(1);
+    struct event_record *event = event_with(1);
     int stored = -1;
     bus_publish(bus, event, remember, &stored);
     assert_int_equal(stored, true);
@@ -253,7 +253,7 @@ static void done_tells_whether_everybody_got_it(void **state)
     bus_publish(bus, event, remember, &stored);
     assert_int_equal(stored, false);
     assert_int_equal(bus_unsubscribe(subscriber), 1);
-    event_release(event);
+    event_record_release(event);
 }
 
 static void a_queue_without_room_is_refused(void **state)
@@ -345,7 +345,7 @@ static void *consume(void *argument)
         for (size_t i = 0; i < fetched; i++) {
             assert_true(entries[i].sequence > last);
             last = entries[i].sequence;
-            event_release(entries[i].event);
+            event_record_release(entries[i].event);
             bus_acknowledge(consumer->subscriber, last);
         }
         consumer->got += (int64_t)fetched;

@@ -59,12 +59,12 @@ static struct body body_with(const char *text, struct memory_budget *budget)
     return body;
 }
 
-static struct event *sample_event(void)
+static struct event_record *sample_event(void)
 {
     struct event_fields fields = sample_fields();
     struct body request = body_with("{\"model\":1}", NULL), response = body_with("data: hello", NULL),
                 tail = body_with("[DONE]", NULL);
-    return event_new(&fields, &request, &response, &tail);
+    return event_record_new(&fields, &request, &response, &tail);
 }
 
 static void assert_slice_equal(struct slice a, struct slice b)
@@ -130,7 +130,7 @@ static void assert_body_is(const struct body *body, const char *text)
 }
 
 /* The stored form, in memory of exactly its size, so that a sanitizer sees any byte read beyond it. */
-static struct slice stored(const struct event *event)
+static struct slice stored(const struct event_record *event)
 {
     struct iovec pieces[16];
     size_t count = event_pieces(event, pieces, 16), size = event_stored_size(event);
@@ -154,14 +154,14 @@ static void free_slice(struct slice s)
 static void an_event_says_what_it_was_made_of(void **state)
 {
     (void)state;
-    struct event *event = sample_event();
+    struct event_record *event = sample_event();
     struct event_fields expected = sample_fields();
     expected.request_kept = expected.response_kept = true;
     assert_fields_equal(event_get(event), &expected);
     assert_body_is(event_request_body(event), "{\"model\":1}");
     assert_body_is(event_response_body(event), "data: hello");
     assert_body_is(event_response_tail(event), "[DONE]");
-    event_release(event);
+    event_record_release(event);
 }
 
 static void null_and_empty_stay_apart(void **state)
@@ -171,10 +171,10 @@ static void null_and_empty_stay_apart(void **state)
         .id = SLICE("x"), .query = SLICE(""), .ttfb_us = EVENT_NO_TIME, .request_kept = true};
     struct body none;
     body_init(&none, NULL);
-    struct event *event = event_new(&fields, &none, NULL, NULL);
+    struct event_record *event = event_record_new(&fields, &none, NULL, NULL);
     struct slice bytes = stored(event);
     struct error error;
-    struct event *again = event_decode(bytes, &error);
+    struct event_record *again = event_decode(bytes, &error);
     assert_non_null(again);
     const struct event_fields *got = event_get(again);
     assert_non_null(got->query.data);
@@ -185,17 +185,17 @@ static void null_and_empty_stay_apart(void **state)
     assert_true(got->request_kept);
     assert_false(got->response_kept);
     free_slice(bytes);
-    event_release(event);
-    event_release(again);
+    event_record_release(event);
+    event_record_release(again);
 }
 
 static void the_stored_form_makes_the_same_event_again(void **state)
 {
     (void)state;
-    struct event *event = sample_event();
+    struct event_record *event = sample_event();
     struct slice bytes = stored(event);
     struct error error;
-    struct event *again = event_decode(bytes, &error);
+    struct event_record *again = event_decode(bytes, &error);
     assert_non_null(again);
     assert_fields_equal(event_get(again), event_get(event));
     struct slice bytes_again = stored(again);
@@ -203,8 +203,8 @@ static void the_stored_form_makes_the_same_event_again(void **state)
     free_slice(bytes);
     free_slice(bytes_again);
     assert_body_is(event_response_tail(again), "[DONE]");
-    event_release(event);
-    event_release(again);
+    event_record_release(event);
+    event_record_release(again);
 }
 
 static void bodies_move_without_a_copy_and_their_budget_comes_back_at_the_end(void **state)
@@ -214,47 +214,47 @@ static void bodies_move_without_a_copy_and_their_budget_comes_back_at_the_end(vo
     struct event_fields fields = sample_fields();
     struct body request = body_with("request", &budget), response = body_with("response", &budget);
     const struct body_block *block = response.first;
-    struct event *event = event_new(&fields, &request, &response, NULL);
+    struct event_record *event = event_record_new(&fields, &request, &response, NULL);
     assert_null(request.first);
     assert_int_equal(response.size, 0);
     assert_ptr_equal(event_response_body(event)->first, block);
     assert_int_equal(budget.used, 2048);
-    struct event *shared = event_reference(event);
-    event_release(event);
+    struct event_record *shared = event_record_reference(event);
+    event_record_release(event);
     assert_int_equal(budget.used, 2048);
-    event_release(shared);
+    event_record_release(shared);
     assert_int_equal(budget.used, 0);
-    event_release(NULL);
+    event_record_release(NULL);
 }
 
 static void memory_counts_blocks_as_they_are_allocated(void **state)
 {
     (void)state;
     struct event_fields fields = sample_fields();
-    struct event *bare = event_new(&fields, NULL, NULL, NULL);
+    struct event_record *bare = event_record_new(&fields, NULL, NULL, NULL);
     struct body response = body_with("x", NULL);
-    struct event *with_body = event_new(&fields, NULL, &response, NULL);
+    struct event_record *with_body = event_record_new(&fields, NULL, &response, NULL);
     assert_int_equal(event_memory(with_body), event_memory(bare) + 1024);
     assert_true(event_memory(bare) > event_stored_size(bare));
-    event_release(bare);
-    event_release(with_body);
+    event_record_release(bare);
+    event_record_release(with_body);
 }
 
 static void pieces_are_counted_beyond_what_there_is_room_for(void **state)
 {
     (void)state;
-    struct event *event = sample_event();
+    struct event_record *event = sample_event();
     struct iovec pieces[2] = {{0}};
     assert_int_equal(event_pieces(event, pieces, 2), 4);
     assert_int_equal(pieces[1].iov_len, 11);
     assert_int_equal(event_pieces(event, NULL, 0), 4);
-    event_release(event);
+    event_record_release(event);
 }
 
 static void unknown_tags_are_skipped(void **state)
 {
     (void)state;
-    struct event *event = sample_event();
+    struct event_record *event = sample_event();
     struct slice bytes = stored(event);
     uint32_t flat_size;
     memcpy(&flat_size, bytes.data + 4, 4);
@@ -265,19 +265,19 @@ static void unknown_tags_are_skipped(void **state)
     flat_size += 11;
     memcpy(buffer_data(&longer) + 4, &flat_size, 4);
     struct error error;
-    struct event *again = event_decode(buffer_slice(&longer), &error);
+    struct event_record *again = event_decode(buffer_slice(&longer), &error);
     assert_non_null(again);
     assert_fields_equal(event_get(again), event_get(event));
     buffer_free(&longer);
     free_slice(bytes);
-    event_release(event);
-    event_release(again);
+    event_record_release(event);
+    event_record_release(again);
 }
 
 static void every_prefix_is_refused(void **state)
 {
     (void)state;
-    struct event *event = sample_event();
+    struct event_record *event = sample_event();
     struct slice bytes = stored(event);
     for (size_t size = 0; size < bytes.size; size++) {
         char *prefix = malloc(size > 0 ? size : 1);
@@ -289,7 +289,7 @@ static void every_prefix_is_refused(void **state)
         free(prefix);
     }
     free_slice(bytes);
-    event_release(event);
+    event_record_release(event);
 }
 
 /* The first field with this tag, counted from the beginning of the block. */
@@ -335,20 +335,20 @@ static void impossible_values_are_refused(void **state)
         {"no id", ID, 0, 12345},
     };
     for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
-        struct event *event = sample_event();
+        struct event_record *event = sample_event();
         struct slice bytes = stored(event);
         memcpy(find_field(bytes, changes[i].tag) + changes[i].offset, &changes[i].value, 4);
         print_message("%s\n", changes[i].what);
         assert_refused(bytes);
         free_slice(bytes);
-        event_release(event);
+        event_record_release(event);
     }
 }
 
 static void sizes_that_do_not_add_up_are_refused(void **state)
 {
     (void)state;
-    struct event *event = sample_event();
+    struct event_record *event = sample_event();
     struct slice bytes = stored(event);
     char *size = (char *)(uintptr_t)bytes.data + 8;
     uint64_t wrong[] = {0, 10, 12, UINT64_MAX, UINT64_MAX - 10};
@@ -357,14 +357,14 @@ static void sizes_that_do_not_add_up_are_refused(void **state)
         assert_refused(bytes);
     }
     free_slice(bytes);
-    event_release(event);
+    event_record_release(event);
 }
 
 /* Any mutation gives an event that can be read and stored, or a refusal; sanitizers see the rest. */
 static void mutations_never_break_the_decoder(void **state)
 {
     (void)state;
-    struct event *event = sample_event();
+    struct event_record *event = sample_event();
     struct slice bytes = stored(event);
     uint32_t random = 2463534242u;
     unsigned accepted = 0, refused = 0;
@@ -379,7 +379,7 @@ static void mutations_never_break_the_decoder(void **state)
             mutant[random % size] = interesting[random >> 8 & 3 ? 5 : random % 6];
         }
         struct error error;
-        struct event *again = event_decode((struct slice){mutant, size}, &error);
+        struct event_record *again = event_decode((struct slice){mutant, size}, &error);
         free(mutant);
         if (again == NULL) {
             refused++;
@@ -395,11 +395,11 @@ static void mutations_never_break_the_decoder(void **state)
                 sum += (unsigned char)fields->request_headers[i].value.data[j];
         assert_true(sum > 0);
         free_slice(bytes_again);
-        event_release(again);
+        event_record_release(again);
     }
     assert_true(accepted > 100 && refused > 100);
     free_slice(bytes);
-    event_release(event);
+    event_record_release(event);
 }
 
 int main(void)

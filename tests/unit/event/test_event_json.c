@@ -22,10 +22,10 @@ static char *json_of(const struct event_fields *fields, struct slice request, st
 {
     struct body request_body = body_of(request), response_body = body_of(response),
                 response_tail = body_of(tail);
-    struct event *event = event_new(fields, &request_body, &response_body, &response_tail);
+    struct event_record *event = event_record_new(fields, &request_body, &response_body, &response_tail);
     struct buffer out = {0};
     event_write_json(event, 1 << 20, &out);
-    event_release(event);
+    event_record_release(event);
     return buffer_take_string(&out);
 }
 

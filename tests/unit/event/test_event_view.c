@@ -27,7 +27,7 @@ static struct body body_of(struct slice bytes)
     return body;
 }
 
-static struct event *event_of(const struct sample *sample)
+static struct event_record *event_of(const struct sample *sample)
 {
     struct name_value request_header = {SLICE("Content-Encoding"), slice_of(sample->request_coding)};
     struct name_value response_header = {SLICE("content-encoding"), slice_of(sample->response_coding)};
@@ -45,17 +45,17 @@ static struct event *event_of(const struct sample *sample)
     };
     struct body request = body_of(sample->request), response = body_of(sample->response),
                 tail = body_of(sample->tail);
-    return event_new(&fields, &request, &response, &tail);
+    return event_record_new(&fields, &request, &response, &tail);
 }
 
-static struct event *event;
+static struct event_record *event;
 static struct event_view view;
 
 /* Views the sample until the test is over. */
 static void make_view(struct sample sample)
 {
     event_view_free(&view);
-    event_release(event);
+    event_record_release(event);
     event = event_of(&sample);
     event_view_make(&view, event, MAX_DECODED);
 }
@@ -64,7 +64,7 @@ static int end_of_test(void **state)
 {
     (void)state;
     event_view_free(&view);
-    event_release(event);
+    event_record_release(event);
     event = NULL;
     view = (struct event_view){0};
     return 0;
@@ -298,7 +298,7 @@ static void several_lines_of_content_encoding_are_one_list(void **state)
     struct event_fields fields = {.id = SLICE("id"), .response_headers = headers, .response_header_count = 2};
     struct body response = body_of(buffer_slice(&outer));
     event_view_free(&view);
-    event = event_new(&fields, NULL, &response, NULL);
+    event = event_record_new(&fields, NULL, &response, NULL);
     event_view_make(&view, event, MAX_DECODED);
     assert_text(&view.response, "hello");
     buffer_free(&inner);
