@@ -33,7 +33,11 @@
 --
 -- Every field may have: required, default (checked and converted like a given value), doc, secret = true (no value at or below it is ever printed), expected (words for the
 -- error message instead of the type's own), check = function(value) -> value | nil, message (a last look after all else was fine; may return a better form of the value).
-local settings = {}
+local words = require "llmproxy.settings.words"
+
+local below, hint, is_finite, is_integer, shown, sorted_keys = words.below, words.hint, words.is_finite, words.is_integer, words.shown, words.sorted_keys
+
+local settings = { duration = words.duration, size = words.size, nearest = words.nearest }
 
 ---@class llmproxy.settings.field
 ---@field type string
@@ -58,117 +62,6 @@ local settings = {}
 ---@field errors string[]
 ---@field folder? string
 ---@field secret? boolean whether values are hidden here
-
--- Words ------------------------------------------------------------------------------------------------------------------------------------------------------------------
-
-local TIME_UNITS = { ms = 0.001, s = 1, m = 60, h = 3600, d = 86400 }
-local SIZE_UNITS = { B = 1, KB = 1e3, MB = 1e6, GB = 1e9, TB = 1e12, KiB = 2 ^ 10, MiB = 2 ^ 20, GiB = 2 ^ 30, TiB = 2 ^ 40 }
-local LARGEST_INTEGER = 2 ^ 53
-
-local function is_finite(value)
-  return type(value) == "number" and value == value and math.abs(value) ~= math.huge
-end
-
-local function is_integer(value)
-  return is_finite(value) and value % 1 == 0 and math.abs(value) <= LARGEST_INTEGER
-end
-
-local function with_unit(value, units)
-  if type(value) ~= "string" then return value end
-  local number, unit = value:match("^(%d+%.?%d*)(%a+)$")
-  return number and units[unit] and tonumber(number) * units[unit]
-end
-
---- Seconds from a number or from text such as "500ms", "10s", "10m", "1h", "14d"; nil when it is no duration.
----@param value any
----@return number?
-function settings.duration(value)
-  local seconds = with_unit(value, TIME_UNITS)
-  return is_finite(seconds) and seconds >= 0 and seconds or nil
-end
-
---- Bytes from a number or from text such as "64KiB", "1MB"; nil when it is no whole number of bytes.
----@param value any
----@return number?
-function settings.size(value)
-  local bytes = with_unit(value, SIZE_UNITS)
-  return is_integer(bytes) and bytes >= 0 and bytes or nil
-end
-
-local function sorted_keys(map)
-  local keys = {}
-  for key in pairs(map) do keys[#keys + 1] = key end
-  table.sort(keys, function(a, b)
-    if type(a) == type(b) and (type(a) == "string" or type(a) == "number") then return a < b end
-    return tostring(a) < tostring(b)
-  end)
-  return keys
-end
-
--- Insertions, deletions, replacements and swaps of neighbours that make one word of the other.
-local function distance(a, b)
-  local before, row = {}, {}
-  for column = 0, #b do row[column] = column end
-  for line = 1, #a do
-    local now = { [0] = line }
-    for column = 1, #b do
-      local same = a:byte(line) == b:byte(column)
-      now[column] = math.min(row[column] + 1, now[column - 1] + 1, row[column - 1] + (same and 0 or 1))
-      if line > 1 and column > 1 and a:byte(line) == b:byte(column - 1) and a:byte(line - 1) == b:byte(column) then
-        now[column] = math.min(now[column], before[column - 2] + 1)
-      end
-    end
-    before, row = row, now
-  end
-  return row[#b]
-end
-
---- The one of names that was probably meant by name: at most a third of it is different. nil if there is none.
----@param name any
----@param names string[]
----@return string?
-function settings.nearest(name, names)
-  if type(name) ~= "string" or #name > 100 then return nil end
-  local wanted = name:lower():gsub("-", "_")
-  local found, fewest
-  for _, candidate in ipairs(names) do
-    local steps = distance(wanted, (candidate:lower():gsub("-", "_")))
-    if steps <= math.floor(math.max(#name, #candidate) / 3) and (not found or steps < fewest or steps == fewest and candidate < found) then
-      found, fewest = candidate, steps
-    end
-  end
-  return found
-end
-
-local function hint(name, names)
-  local meant = settings.nearest(name, names)
-  return meant and (", did you mean '%s'?"):format(meant) or ""
-end
-
--- The path of a key in a table: "a.b", "a[2]", "a[\"x-y\"]".
-local function below(path, key)
-  if type(key) == "string" and key:find("^[%a_][%w_]*$") then return path == "" and key or path .. "." .. key end
-  return ("%s[%s]"):format(path, type(key) == "string" and ("%q"):format(key) or tostring(key))
-end
-
-local function quoted(text)
-  if #text > 60 then text = text:sub(1, 57) .. "..." end
-  return '"' .. text:gsub("[%c\"\\]", function(char) return ("\\%d"):format(char:byte()) end):gsub("\\34", '\\"'):gsub("\\92", "\\\\") .. '"'
-end
-
--- An address may hold a password or a key: these are left out.
-local function without_secrets(text)
-  return (text:gsub("^(%a[%w+.-]*://)[^/?#]*@", "%1...@"):gsub("[?#].*$", "?..."))
-end
-
-local function shown(value, hidden)
-  local kind = type(value)
-  if kind == "nil" then return "nothing" end
-  if kind == "table" or kind == "function" or kind == "boolean" and hidden then return "a " .. kind end
-  if hidden then return "a " .. kind .. " (not shown)" end
-  if kind == "string" then return quoted(without_secrets(value)) end
-  return tostring(value)
-end
 
 local function is_hidden(field)
   return field.secret == true or field.type == "secret"
@@ -280,9 +173,9 @@ local function quoted_values(field)
 end
 
 local function alternatives(field)
-  local words = {}
-  for index, alternative in ipairs(field.types) do words[index] = words_for(alternative) end
-  return table.concat(words, ", or ")
+  local list = {}
+  for index, alternative in ipairs(field.types) do list[index] = words_for(alternative) end
+  return table.concat(list, ", or ")
 end
 
 local function enum_words(field)
@@ -339,13 +232,13 @@ end
 function words_for(field)
   if field.expected then return field.expected end
   local kind = TYPES[field.type]
-  local words = type(kind.words) == "function" and kind.words(field) or kind.words --[[@as string]]
+  local expected = type(kind.words) == "function" and kind.words(field) or kind.words --[[@as string]]
   local least, most, unit = bound(field, "min"), bound(field, "max"), kind.unit or ""
   if kind.unit == " bytes" and least == 1 and not most and kind.lua == STRING then return "a string that is not empty" end
-  if least and most then return ("%s from %.15g to %.15g%s"):format(words, least, most, unit) end
-  if least then return ("%s of at least %.15g%s"):format(words, least, unit) end
-  if most then return ("%s of at most %.15g%s"):format(words, most, unit) end
-  return words
+  if least and most then return ("%s from %.15g to %.15g%s"):format(expected, least, most, unit) end
+  if least then return ("%s of at least %.15g%s"):format(expected, least, unit) end
+  if most then return ("%s of at most %.15g%s"):format(expected, most, unit) end
+  return expected
 end
 
 -- Checking ---------------------------------------------------------------------------------------------------------------------------------------------------------------

@@ -68,6 +68,11 @@ return {
     refused(t, { type = "string", pattern = "^%d+$", expected = "digits" }, "x1", 'it: expected digits, got "x1"')
   end,
 
+  ["a long or odd value is shown short and on one line"] = function(t)
+    refused(t, { type = "integer" }, 'a"b\\c\n\0' .. "34", 'it: expected an integer, got "a\\"b\\\\c\\x0a\\x0034"')
+    refused(t, { type = "integer" }, ("ü"):rep(100), 'it: expected an integer, got "' .. ("ü"):rep(28) .. '..."')
+  end,
+
   ["a list is a sequence and nothing else"] = function(t)
     refused(t, { type = "list" }, { 1, x = 2 }, "it: expected a list, got a table with the key x")
     refused(t, { type = "list" }, "a", 'it: expected a list, got "a"')
