@@ -1,0 +1,14 @@
+-- A dispatcher of one's own beside a stock one: two pipelines, each with its own thread, queue and pace.
+return {
+  plugin_path = { "plugins" },
+  routes = {
+    { name = "openai", prefix = "/v1/", upstream = "https://api.openai.com" },
+  },
+  observability = {
+    enabled = true,
+    pipelines = {
+      { name = "audit", transforms = { "llm" }, dispatcher = { "file", path = "events.jsonl" } },
+      { name = "alerts", dispatcher = { "chat_alert", url = env("CHAT_WEBHOOK_URL", "https://chat.example.com/hooks/1") } },
+    },
+  },
+}
