@@ -28,7 +28,7 @@ def environment(changes=None):
     return {**kept, **(changes or {})}
 
 
-def run(*arguments, env=None, cwd=None, timeout=60, binary=None):
+def run(*arguments, env=None, cwd=None, timeout=30, binary=None):
     """Runs the program to its end; the result has returncode, stdout and stderr as text."""
     result = subprocess.run([binary or BINARY, *map(str, arguments)], env=environment(env), cwd=cwd, timeout=timeout, capture_output=True,
                             text=True, stdin=subprocess.DEVNULL)
