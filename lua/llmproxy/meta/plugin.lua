@@ -42,7 +42,7 @@
 ---@field events table[] as the last transform left them
 ---@field bytes integer
 ---@field attempt integer 1, 2, …
-local batch = {}
+local batch = {} -- luacheck: ignore
 
 --- The events as a JSON array, also when there is only one.
 ---@return string
