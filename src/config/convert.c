@@ -231,7 +231,8 @@ static void convert_observability(lua_State *lua, struct config *config)
     lua_pop(lua, 1);
 
     lua_getfield(lua, -1, "fingerprint_key");
-    struct slice key = {.data = lua_tolstring(lua, -1, &key.size)};
+    struct slice key;
+    key.data = lua_tolstring(lua, -1, &key.size);
     config->random_fingerprint_key = key.data == NULL;
     if (key.data != NULL) {
         SHA256((const unsigned char *)key.data, key.size, proxy->fingerprint_key);

@@ -169,7 +169,8 @@ struct tls *config_take_tls(lua_State *lua, int index)
 static int host_is_secret_field(lua_State *lua)
 {
     static const struct proxy_settings nothing_added;
-    struct slice name = {.data = luaL_checklstring(lua, 1, &name.size)};
+    struct slice name;
+    name.data = luaL_checklstring(lua, 1, &name.size);
     lua_pushboolean(lua, redact_is_secret_field(&nothing_added, name));
     return 1;
 }

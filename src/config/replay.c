@@ -33,7 +33,8 @@ struct config_replay *replay_new(void)
 /* A copy of the string on top of the stack, NULL when it is none. */
 static char *copy_top(lua_State *lua, size_t *size)
 {
-    struct slice text = {.data = lua_tolstring(lua, -1, &text.size)};
+    struct slice text;
+    text.data = lua_tolstring(lua, -1, &text.size);
     *size = text.data != NULL ? text.size : 0;
     return text.data != NULL ? xmemdup(text.data, text.size) : NULL;
 }

@@ -91,7 +91,8 @@ struct slice script_check_string(lua_State *lua, int index, const char *argument
     if (!lua_isstring(lua, index)) {
         script_argument_error(lua, index, argument, "a string");
     }
-    struct slice text = {.data = lua_tolstring(lua, index, &text.size)};
+    struct slice text;
+    text.data = lua_tolstring(lua, index, &text.size);
     return text;
 }
 

@@ -159,7 +159,8 @@ static bool gather_keys(struct encoder *encoder)
                                      ? "a table with numbers as keys that are not 1 to n"
                                      : "a table with a key that is not a string");
         }
-        struct slice key = {.data = lua_tolstring(lua, -1, &key.size)};
+        struct slice key;
+        key.data = lua_tolstring(lua, -1, &key.size);
         buffer_append(encoder->keys, &key, sizeof key);
     }
     return true;

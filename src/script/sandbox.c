@@ -36,7 +36,8 @@ static int print(lua_State *lua)
         luaL_addvalue(&text);
     }
     luaL_pushresult(&text);
-    struct slice message = {.data = lua_tolstring(lua, -1, &message.size)};
+    struct slice message;
+    message.data = lua_tolstring(lua, -1, &message.size);
     log_write(
         LOG_INFO, message,
         (const struct log_field[]){log_string("pipeline", script_name(script_of(lua))), {.name = NULL}});
@@ -179,7 +180,8 @@ static void find_module(lua_State *lua, const char *name)
 /* require(name): the module's value, made at the first call. */
 static int require(lua_State *lua)
 {
-    struct slice name = {.data = luaL_checklstring(lua, 1, &name.size)};
+    struct slice name;
+    name.data = luaL_checklstring(lua, 1, &name.size);
     if (!valid_module_name(name)) {
         return luaL_error(lua, "require: a module's name has letters, digits, '_', '-' and '.'");
     }
