@@ -98,7 +98,6 @@ struct script *script_new(const struct script_settings *settings, struct error *
     script->name = xstrdup(settings->name != NULL ? settings->name : "");
     script->lua_folder = xstrdup(settings->lua_folder);
     script->plugin_folders = copy_list(settings->plugin_folders);
-    script->memory_limit = settings->memory_limit;
     script->watchdog_seconds = settings->watchdog_seconds;
     script->loop = settings->loop;
     task_setup(script);
@@ -106,7 +105,7 @@ struct script *script_new(const struct script_settings *settings, struct error *
     script->lua = lua_newstate(allocate, script);
     if (script->lua == NULL) {
         error_set(error,
-                  "cannot make a Lua state: memory_limit is too small, or LuaJIT was built without GC64");
+                  "cannot make a Lua state: LuaJIT was built without GC64, or memory ran out");
         goto failed;
     }
     script->watch.lua = script->lua;
@@ -114,6 +113,12 @@ struct script *script_new(const struct script_settings *settings, struct error *
     if (lua_cpcall(script->lua, set_up, script) != 0) {
         const char *message = lua_tostring(script->lua, -1);
         error_set(error, "cannot set up a Lua state: %s", message != NULL ? message : "?");
+        goto failed;
+    }
+    /* Only now: LuaJIT crashes when an allocation fails while it makes a state. */
+    script->memory_limit = settings->memory_limit;
+    if (settings->memory_limit != 0 && script->memory_used > settings->memory_limit) {
+        error_set(error, "cannot set up a Lua state: it needs more than the memory limit of %zu bytes", settings->memory_limit);
         goto failed;
     }
     return script;
@@ -193,18 +198,24 @@ void script_add_module(struct script *script, const char *name, lua_CFunction op
     script->modules[script->module_count++] = (struct script_module){xstrdup(name), open};
 }
 
-/* Lua 5.1 does not collect before it gives up: what the failed code left behind goes now. */
 static int collect_garbage(lua_State *lua)
 {
     lua_gc(lua, LUA_GCCOLLECT, 0);
     return 0;
 }
 
+/* Lua 5.1 does not collect before it gives up: what the failed code left behind goes now. Even the call that collects needs a little memory. */
 void script_after_failure(struct script *script, int status)
 {
-    if (status == LUA_ERRMEM && lua_cpcall(script->lua, collect_garbage, NULL) != 0) {
+    if (status != LUA_ERRMEM) {
+        return;
+    }
+    size_t limit = script->memory_limit;
+    script->memory_limit = 0;
+    if (lua_cpcall(script->lua, collect_garbage, NULL) != 0) {
         lua_pop(script->lua, 1);
     }
+    script->memory_limit = limit;
 }
 
 bool script_call(struct script *script, int arguments, int results, double seconds, struct error *error)
