@@ -23,23 +23,24 @@ typedef void (*bus_done)(void *argument, bool stored);
 void bus_publish(struct bus *bus, struct event_record *event, bus_done done, void *argument);
 
 struct subscriber_settings {
-    const char *name;       /* the pipeline's: keeps its cursor */
-    size_t max_events;      /* not yet fetched */
-    size_t max_bytes;       /* of event_memory; an event larger than this alone is dropped */
-    bool from_oldest;       /* a new name begins with what is stored, not with what comes */
-    struct metric *received; /* every event offered; may be NULL */
-    struct metric *dropped_full; /* reason buffer_full; may be NULL */
+    const char *name;             /* the pipeline's: keeps its cursor */
+    size_t max_events;            /* not yet fetched */
+    size_t max_bytes;             /* of event_memory; an event larger than this alone is dropped */
+    bool from_oldest;             /* a new name begins with what is stored, not with what comes */
+    struct metric *received;      /* every event offered; may be NULL */
+    struct metric *dropped_full;  /* reason buffer_full; may be NULL */
     void (*wake)(void *argument); /* something can be fetched after a fetch found nothing; coalesced */
     void *wake_argument;
 };
 
 /* NULL: *error says why. Strings are copied. */
-struct subscriber *bus_subscribe(struct bus *bus, const struct subscriber_settings *settings, struct error *error);
+struct subscriber *bus_subscribe(struct bus *bus, const struct subscriber_settings *settings,
+                                 struct error *error);
 /* Events that were not acknowledged, fetched or not, are dropped (memory) or stay (disk). Returns how many were dropped; references that were fetched stay the caller's. */
 size_t bus_unsubscribe(struct subscriber *subscriber);
 
 struct bus_entry {
-    uint64_t sequence; /* ascending for this subscriber */
+    uint64_t sequence;          /* ascending for this subscriber */
     struct event_record *event; /* the caller's reference */
 };
 
@@ -58,7 +59,8 @@ void bus_free(struct bus *bus);
 /* For implementations. */
 struct bus_operations {
     void (*publish)(struct bus *bus, struct event_record *event, bus_done done, void *argument);
-    struct subscriber *(*subscribe)(struct bus *bus, const struct subscriber_settings *settings, struct error *error);
+    struct subscriber *(*subscribe)(struct bus *bus, const struct subscriber_settings *settings,
+                                    struct error *error);
     size_t (*unsubscribe)(struct subscriber *subscriber);
     size_t (*fetch)(struct subscriber *subscriber, struct bus_entry *entries, size_t max, size_t max_bytes);
     void (*acknowledge)(struct subscriber *subscriber, uint64_t sequence);

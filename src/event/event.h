@@ -48,17 +48,18 @@ enum event_withheld { EVENT_KEPT, EVENT_WITHHELD_OFF, EVENT_WITHHELD_MEMORY };
 
 /* Everything an event says, as the exchange knows it (building), or as views into the event (reading). Empty slices with NULL data mean null. */
 struct event_fields {
-    struct slice id;         /* UUIDv7 */
+    struct slice id; /* UUIDv7 */
     struct slice request_id;
-    uint64_t time_us;        /* first byte of the request, since 1970 */
+    uint64_t time_us; /* first byte of the request, since 1970 */
     struct slice method, path;
-    struct slice query;      /* data NULL: no query */
-    int status;              /* 0: none was sent */
+    struct slice query; /* data NULL: no query */
+    int status;         /* 0: none was sent */
     uint64_t duration_us;
-    uint64_t ttfb_us;        /* EVENT_NO_TIME: nothing came from the upstream */
+    uint64_t ttfb_us; /* EVENT_NO_TIME: nothing came from the upstream */
     struct slice client, client_name, route, upstream;
     struct slice credential_kind, credential_fingerprint;
-    const struct name_value *request_headers, *response_headers; /* as sent, in order, not lower-cased or joined; secrets already replaced */
+    /* As sent, in order, neither in lower case nor joined; secrets already replaced. */
+    const struct name_value *request_headers, *response_headers;
     size_t request_header_count, response_header_count;
     uint64_t request_bytes, response_bytes; /* body bytes that passed */
     bool request_truncated, response_truncated;
@@ -77,7 +78,8 @@ struct event_record;
 
 /* Takes over the bodies (they are empty afterwards); copies the rest. The tail is the last bytes of a truncated response, whatever part of the body they overlap (see event_view.h). The
  * caller owns the one reference. */
-struct event_record *event_record_new(const struct event_fields *fields, struct body *request_body, struct body *response_body, struct body *response_tail);
+struct event_record *event_record_new(const struct event_fields *fields, struct body *request_body,
+                                      struct body *response_body, struct body *response_tail);
 struct event_record *event_record_reference(struct event_record *event);
 void event_record_release(struct event_record *event); /* NULL is allowed */
 

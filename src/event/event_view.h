@@ -12,7 +12,8 @@
 #include "event/event.h"
 
 struct event_body_view {
-    bool kept;           /* false: null (nothing kept, or no body at all was kept by configuration); an empty body that was kept is kept with size 0 */
+    bool
+        kept; /* false: null (nothing kept, or no body at all was kept by configuration); an empty body that was kept is kept with size 0 */
     struct slice bytes;
     bool text;           /* "utf8", else "base64" */
     struct slice coding; /* the coding bytes still have; data NULL: none */
@@ -39,6 +40,8 @@ void event_view_write_json(const struct event_view *view, struct buffer *out);
 void event_write_json(const struct event_record *event, size_t max_decoded, struct buffer *out);
 
 /* Walks headers joined: calls visit once for each distinct lower-case name with the joined value. Used by the JSON and the Lua form. */
-void event_headers_joined(const struct name_value *headers, size_t count, void (*visit)(void *argument, struct slice name, struct slice value), void *argument);
+void event_headers_joined(const struct name_value *headers, size_t count,
+                          void (*visit)(void *argument, struct slice name, struct slice value),
+                          void *argument);
 
 #endif
