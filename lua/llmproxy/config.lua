@@ -85,9 +85,7 @@ end
 
 local function implied_pipeline(load, fields, name, dispatcher)
   local given = { name = name, transforms = { "llm" }, dispatcher = dispatcher }
-  local checked = settings.check(fields, given, { folder = load.folder })
-  checked.given = nil
-  return checked
+  return (settings.check(fields, given, { folder = load.folder }))
 end
 
 -- The pipelines of the file, or the one there is without any, and the one that OBSERVABILITY_FILE asks for: { checked, given, path, source }.
