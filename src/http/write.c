@@ -133,11 +133,11 @@ void http_write_end(struct buffer *out)
     buffer_append_slice(out, SLICE("\r\n"));
 }
 
-static void write_fault_body(struct buffer *out, enum http_fault fault, const char *message,
-                             struct slice request_id)
+void http_write_fault_body(struct buffer *out, enum http_fault fault, const char *message,
+                           struct slice request_id)
 {
     buffer_append_slice(out, SLICE("{\"error\":{\"message\":"));
-    json_write_string(out, slice_of(message));
+    json_write_string(out, slice_of(message != NULL ? message : http_fault_message(fault)));
     buffer_append_slice(out, SLICE(",\"type\":\"proxy_error\",\"code\":\""));
     buffer_append_string(out, http_fault_code(fault));
     buffer_append_slice(out, SLICE("\",\"request_id\":"));
@@ -155,7 +155,7 @@ size_t http_write_fault(struct buffer *out, enum http_fault fault, const char *m
     size_t size = 0;
     int status = http_fault_status(fault);
 
-    write_fault_body(&body, fault, message != NULL ? message : http_fault_message(fault), request_id);
+    http_write_fault_body(&body, fault, message, request_id);
     http_write_status_line(out, status);
     http_write_date(out);
     http_write_field(out, SLICE("Content-Type"), SLICE("application/json"));

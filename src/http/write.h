@@ -26,4 +26,7 @@ const char *http_reason_phrase(int status);
  */
 size_t http_write_fault(struct buffer *out, enum http_fault fault, const char *message, struct slice request_id, bool close, bool head_only);
 
+/* The body alone. */
+void http_write_fault_body(struct buffer *out, enum http_fault fault, const char *message, struct slice request_id);
+
 #endif
