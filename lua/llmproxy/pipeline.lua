@@ -1,0 +1,208 @@
+--- What one pipeline does with its events: take, transform, gather into batches, have them delivered.
+--
+-- An event that was taken is an entry of the host's. The transforms make parts of it, most often one; a part in a batch is an item, encoded once. The entry is settled when the last
+-- of its items is: delivered when all are, dropped when one was.
+--
+--     entry -> transforms -> items -> filling -> batch, one of at most `concurrency` -> settled
+--
+-- Nothing is taken while all deliveries are busy and a batch is full: what comes waits in the subscriber's queue, which is bounded.
+--
+-- Runaway code is stopped by an error that no pcall stops, so a task can end at any line of a plugin; it is then begun anew. Hence what a task works on is kept outside of it.
+local delivery = require "llmproxy.pipeline.delivery"
+local log = require "llmproxy.log"
+local reports = require "llmproxy.pipeline.reports"
+local time = require "llmproxy.time"
+
+local pipeline = {}
+
+-- How long the loop works on events before others of its thread (deliveries, timers) have a turn.
+local SLICE = 0.005
+
+---@class llmproxy.pipeline.item
+---@field entry userdata
+---@field group llmproxy.pipeline.group
+---@field event table? nil: the event as it was taken
+---@field line userdata its JSON
+---@field bytes integer of it
+
+--- The items of one entry.
+---@class llmproxy.pipeline.group
+---@field entry userdata
+---@field open integer how many are not settled
+---@field reason string? why one was dropped
+
+-- Appends what the transforms from this one on make of an event to parts.
+local function apply(transforms, index, event, parts, progress)
+  local transform = transforms[index]
+  if not transform then
+    parts[#parts + 1] = event
+    return
+  end
+  progress.transform = transform.name
+  local result = transform.run(event)
+  if not result then return end
+  if type(result) ~= "table" then error(("returned a %s; expected an event, a list of events or nil"):format(type(result)), 0) end
+  if result[1] == nil then
+    if next(result) ~= nil then apply(transforms, index + 1, result, parts, progress) end
+    return
+  end
+  for _, part in ipairs(result) do
+    progress.transform = transform.name
+    if type(part) ~= "table" then error(("returned a list with a %s in it; expected events"):format(type(part)), 0) end
+    if next(part) ~= nil then apply(transforms, index + 1, part, parts, progress) end
+  end
+end
+
+-- The entry of each event table that the host made: such a table is written in canonical form, whatever was done to it.
+local function origins()
+  return setmetatable({}, { __mode = "k" })
+end
+
+--- The loop of a pipeline. start() begins it; close() closes the dispatcher.
+---@param definition table from llmproxy.config: transforms, dispatcher, batch, concurrency, retry
+---@param host table see src/pipeline/host.h
+---@return { start: fun(), close: fun() }
+function pipeline.new(definition, host)
+  local transforms, limits, dispatcher = definition.transforms, definition.batch, definition.dispatcher.object
+  local report, drop_report = reports.new()
+  local entry_of = origins()
+  local filling = { bytes = 0 } -- items of the next batch
+  local progress = {} -- entry: being transformed and encoded; transform: which one runs, or ran
+  local slice_end = 0
+  local closing = false
+
+  local function settle(group, reason)
+    group.reason = group.reason or reason
+    group.open = group.open - 1
+    if group.open <= 0 then group.entry:settle(group.reason and "dropped" or "delivered", group.reason) end
+  end
+
+  ---@param item llmproxy.pipeline.item
+  ---@param reason string? why it is dropped
+  ---@param why string? in detail
+  local function finish(item, reason, why)
+    if item.finished then return end
+    item.finished = true
+    if reason then drop_report(reason, item.entry:id(), why) end
+    settle(item.group, reason)
+  end
+
+  local deliveries = delivery.new(definition, host, report, finish)
+
+  local function dispatch()
+    while deliveries.in_flight() >= definition.concurrency do host.wait() end
+    local items = filling
+    filling = { bytes = 0 }
+    deliveries.start(items)
+  end
+
+  local function add(item)
+    if filling[1] and filling.bytes + item.bytes > limits.max_bytes then dispatch() end
+    if not filling[1] then filling.deadline = time.monotonic() + limits.max_wait end
+    filling[#filling + 1] = item
+    filling.bytes = filling.bytes + item.bytes
+    if #filling >= limits.max_events or filling.bytes >= limits.max_bytes then dispatch() end
+  end
+
+  local function encode(entry, event)
+    if event == nil then return entry:encode() end
+    local origin = entry_of[event]
+    if origin then return origin:encode(event) end
+    return host.encode(event)
+  end
+
+  -- Makes an item of a part and adds it. One that cannot be written is dropped alone.
+  local function add_part(group, event)
+    local fine, line, bytes = pcall(encode, group.entry, event)
+    if not fine then line, bytes = nil, line end
+    if line then
+      add { entry = group.entry, group = group, event = event, line = line, bytes = bytes }
+    else
+      drop_report("rejected", group.entry:id(), bytes)
+      settle(group, "rejected")
+    end
+  end
+
+  local function transform(entry, parts)
+    progress.transform = nil
+    local event = entry:event()
+    entry_of[event] = entry
+    apply(transforms, 1, event, parts, progress)
+  end
+
+  local function process(entry)
+    progress.entry = entry
+    if not transforms[1] then
+      add_part({ entry = entry, open = 1 }, nil)
+    else
+      local parts = {}
+      local fine, why = pcall(transform, entry, parts)
+      if not fine then
+        entry:settle("dropped", "transform_error")
+        drop_report("transform_error", entry:id(), why, progress.transform)
+      elseif not parts[1] then
+        entry:settle "filtered"
+      else
+        local group = { entry = entry, open = #parts }
+        for _, part in ipairs(parts) do add_part(group, part) end
+        entry:release()
+      end
+    end
+    progress.entry = nil
+  end
+
+  -- After the task was stopped by an error: by runaway code in a transform, or for want of memory.
+  local function recover()
+    local entry = progress.entry
+    progress.entry = nil
+    if not entry then return time.sleep(1) end
+    entry:settle("dropped", "transform_error")
+    drop_report("transform_error", entry:id(), host.failure(), progress.transform)
+  end
+
+  local function close(_, failed)
+    if closing and not failed then return end
+    closing = true
+    if dispatcher.close and not failed then
+      local fine, why = pcall(dispatcher.close, dispatcher)
+      if not fine then log.error("the dispatcher's close failed", { dispatcher = definition.dispatcher.name, error = reports.text(why) }) end
+    end
+    host.closed()
+  end
+
+  local function run(_, failed)
+    if failed then recover() end
+    while true do
+      local now = time.monotonic()
+      if now > slice_end then
+        time.sleep(0)
+        now = time.monotonic()
+        slice_end = now + SLICE
+      end
+      local due = filling[1] and (now >= filling.deadline)
+      local entry = not due and host.take()
+      if due then
+        dispatch()
+      elseif entry then
+        process(entry)
+      elseif not filling[1] and not host.draining() then
+        host.wait()
+      elseif filling[1] then
+        if host.draining() then dispatch() else host.wait(filling.deadline - now) end
+      elseif deliveries.in_flight() > 0 then
+        host.wait()
+      else
+        break
+      end
+    end
+    close()
+    host.drained()
+  end
+
+  return {
+    start = function() host.spawn(run) end,
+    close = function() host.spawn(close) end,
+  }
+end
+
+return pipeline

@@ -1,0 +1,183 @@
+--- Deliveries: tasks that give batches to the dispatcher and act on its verdicts.
+--
+-- A delivery has a stack of batches, at first one. The top one is tried until it is settled; `split` puts its halves in its place. So a delivery holds what it began with and never more,
+-- and ends when the stack is empty.
+local batch = require "llmproxy.pipeline.batch"
+local reports = require "llmproxy.pipeline.reports"
+local time = require "llmproxy.time"
+
+local delivery = {}
+
+local LONGEST_WAIT = 86400
+
+local OK = { verdict = "ok" }
+local VERDICTS = { ok = true, retry = true, split = true, reject = true, pause = true, partial = true }
+
+---@class llmproxy.pipeline.tray a batch between tries
+---@field items llmproxy.pipeline.item[]
+---@field attempts integer
+---@field failures integer in a row
+---@field first number? when it was tried first
+
+-- Why the indexes of a partial verdict are none, if so.
+local function wrong_indexes(verdict, count)
+  for _, name in ipairs { "retry", "reject" } do
+    local list = verdict[name]
+    if list ~= nil and type(list) ~= "table" then return ("a partial verdict whose %s is a %s"):format(name, type(list)) end
+    for key, value in pairs(list or {}) do
+      local index = name == "retry" and value or key
+      if type(index) ~= "number" or index < 1 or index > count or index % 1 ~= 0 then
+        return ("a partial verdict that names event %s of %d"):format(reports.text(index), count)
+      end
+    end
+  end
+end
+
+-- Why this is no verdict, if so.
+local function wrong_verdict(result, count)
+  if type(result) ~= "table" then return "a " .. type(result) end
+  if not VERDICTS[result.verdict] then return "a table without a known verdict" end
+  local after = result.after
+  if after ~= nil and not (type(after) == "number" and after >= 0) then return "a verdict whose after is no number of seconds" end
+  return result.verdict == "partial" and wrong_indexes(result, count) or nil
+end
+
+-- The verdict in what pcall(deliver) gave. nil and a message is how functions of the host say that they failed.
+local function read_verdict(count, fine, result, message)
+  if not fine then return { verdict = "retry", reason = result } end
+  if result == true or (result == nil and message == nil) then return OK end
+  if not result then return { verdict = "retry", reason = message or "deliver returned false" } end
+  local wrong = wrong_verdict(result, count)
+  if wrong then return { verdict = "retry", reason = ("deliver returned %s; expected what llmproxy.verdict makes, or nothing"):format(wrong) } end
+  return result
+end
+
+local function tray_of(items, parent)
+  return { items = items, attempts = parent and parent.attempts or 0, failures = 0, first = parent and parent.first }
+end
+
+local function halves(tray)
+  local first, second, middle = {}, {}, math.ceil(#tray.items / 2)
+  for index, item in ipairs(tray.items) do
+    local half = index <= middle and first or second
+    half[#half + 1] = item
+  end
+  return tray_of(first, tray), tray_of(second, tray)
+end
+
+--- The deliveries of one pipeline.
+---@param definition table from llmproxy.config
+---@param host table see src/pipeline/host.h
+---@param report fun(level: string, subject: string, message: string, fields: table)
+---@param finish fun(item: llmproxy.pipeline.item, reason: string?, why: string?) settles an item: delivered, or dropped for a reason
+---@return { start: fun(items: llmproxy.pipeline.item[]), in_flight: fun(): integer }
+function delivery.new(definition, host, report, finish)
+  local dispatcher, retry = definition.dispatcher.object, definition.retry
+  local make_batch = batch.maker(host)
+  local in_flight, paused = 0, false
+
+  local function finish_all(stack, tray, reason, why)
+    for _, item in ipairs(tray.items) do finish(item, reason, why) end
+    stack[#stack] = nil
+  end
+
+  local function describe(tray, outcome, delay)
+    return {
+      dispatcher = definition.dispatcher.name, reason = reports.text(outcome.reason or "not told"), attempt = tray.attempts, events = #tray.items,
+      seconds_until_next = delay and math.floor(delay * 1000 + 0.5) / 1000,
+    }
+  end
+
+  local handle = {}
+
+  function handle.ok(stack, tray)
+    finish_all(stack, tray)
+    if paused then
+      paused = false
+      report("info", "delivering", "the pipeline delivers again", { dispatcher = definition.dispatcher.name })
+    end
+  end
+
+  function handle.reject(stack, tray, outcome)
+    finish_all(stack, tray, "rejected", outcome.reason)
+  end
+
+  function handle.split(stack, tray, outcome)
+    if #tray.items == 1 then return handle.reject(stack, tray, outcome) end
+    local first, second = halves(tray)
+    stack[#stack] = second
+    stack[#stack + 1] = first
+  end
+
+  -- Full jitter: many pipelines that failed together do not come back together. The last try is when the events become too old, unless the destination wants to be left alone until later.
+  function handle.retry(stack, tray, outcome)
+    local left = (retry.max_age or math.huge) - (time.monotonic() - tray.first)
+    local after = math.min(outcome.after or 0, LONGEST_WAIT)
+    if left <= 0 or after > left then return finish_all(stack, tray, "expired", outcome.reason) end
+    local longest = math.min(retry.max_delay, retry.min_delay * 2 ^ tray.failures, left)
+    local delay = math.max(after, math.random() * longest)
+    tray.failures = tray.failures + 1
+    report("warn", "retry", "events could not be delivered: another try follows", describe(tray, outcome, delay))
+    time.sleep(delay)
+  end
+
+  -- Not the events are at fault but the settings: nothing gets old while somebody mends them.
+  function handle.pause(_, tray, outcome)
+    if not paused then
+      paused = true
+      report("error", "pause", "the pipeline is paused: its destination refuses it, check address and credentials; nothing is lost while the queue has room", describe(tray, outcome, retry.max_delay))
+    end
+    tray.first = tray.first + retry.max_delay
+    time.sleep(retry.max_delay)
+  end
+
+  function handle.partial(stack, tray, outcome)
+    local again, items, rejected = {}, {}, outcome.reject or {}
+    for _, index in ipairs(outcome.retry or {}) do again[index] = true end
+    for index, item in ipairs(tray.items) do
+      if again[index] then
+        items[#items + 1] = item
+      elseif rejected[index] ~= nil then
+        finish(item, "rejected", rejected[index])
+      else
+        finish(item)
+      end
+    end
+    if #items < #tray.items then tray.failures = 0 end
+    tray.items = items
+    if items[1] then return handle.retry(stack, tray, outcome) end
+    stack[#stack] = nil
+  end
+
+  local function try(tray)
+    tray.attempts = tray.attempts + 1
+    local started = time.monotonic()
+    tray.first = tray.first or started
+    local outcome = read_verdict(#tray.items, pcall(dispatcher.deliver, dispatcher, make_batch(tray.items, tray.attempts)))
+    host.observe(time.monotonic() - started)
+    return outcome
+  end
+
+  -- After runaway code ended the task: the event at fault is found by halving.
+  local function work(stack, failed)
+    if failed and stack[1] then handle.split(stack, stack[#stack], { reason = host.failure() }) end
+    while stack[1] do
+      local tray = stack[#stack]
+      local outcome = try(tray)
+      time.sleep(0) -- what follows shall not be stopped for the time that deliver took
+      handle[outcome.verdict](stack, tray, outcome)
+    end
+    in_flight = in_flight - 1
+    host.wake()
+  end
+
+  return {
+    start = function(items)
+      in_flight = in_flight + 1
+      host.spawn(work, { tray_of(items) })
+    end,
+    in_flight = function() return in_flight end,
+  }
+end
+
+return delivery

@@ -1,0 +1,394 @@
+/*
+ * The functions of host.h. Each has the host as its upvalue. Bytes are kept in buffers of the host while Lua functions run that may raise; an encoded line is
+ * a userdata, so that it is Lua's to free and nothing is hashed.
+ */
+#include "pipeline/host.h"
+
+#include <assert.h>
+#include <lauxlib.h>
+#include <stdatomic.h>
+
+#include "base/clock.h"
+#include "script/json.h"
+
+/* A buffer that had to hold more than this gives its memory back. */
+#define KEPT_BYTES (1u << 20)
+
+#define MAX_WAIT_SECONDS (366.0 * 86400)
+
+struct entry {
+    struct host *host;
+    struct event_record *event; /* NULL: released */
+    uint64_t sequence;
+    bool settled;
+    char id[UUID_TEXT_SIZE];
+};
+
+static const char entry_key; /* its address: the registry's metatable of entries */
+
+static struct host *host_of(lua_State *lua)
+{
+    return lua_touserdata(lua, lua_upvalueindex(1));
+}
+
+static struct buffer *empty_out(struct host *host)
+{
+    if (host->out.capacity > KEPT_BYTES)
+        buffer_free(&host->out);
+    buffer_clear(&host->out);
+    return &host->out;
+}
+
+/* The entry at the first place of the stack. Only the runtime library calls, which knows what it has. */
+static struct entry *entry_of(lua_State *lua)
+{
+    return lua_touserdata(lua, 1);
+}
+
+static int take(lua_State *lua)
+{
+    struct host *host = host_of(lua);
+    if (host->stopping)
+        return 0;
+    struct entry *entry = lua_newuserdata(lua, sizeof *entry);
+    *entry = (struct entry){.host = host};
+    lua_pushlightuserdata(lua, (void *)&entry_key);
+    lua_rawget(lua, LUA_REGISTRYINDEX);
+    lua_setmetatable(lua, -2);
+    struct bus_entry fetched;
+    if (bus_fetch(host->subscriber, &fetched, 1, SIZE_MAX) == 0)
+        return 0;
+    atomic_fetch_add_explicit(&host->in_hand, 1, memory_order_relaxed);
+    entry->event = fetched.event;
+    entry->sequence = fetched.sequence;
+    struct slice id = event_get(fetched.event)->id;
+    size_t size = id.size < sizeof entry->id ? id.size : sizeof entry->id - 1;
+    if (size > 0)
+        memcpy(entry->id, id.data, size);
+    return 1;
+}
+
+static void cancel_wait(void *object)
+{
+    struct host *host = object;
+    host->waiting = NULL;
+}
+
+static int push_nothing(lua_State *lua, void *argument)
+{
+    (void)lua;
+    (void)argument;
+    return 0;
+}
+
+static void end_wait(void *argument)
+{
+    struct host *host = argument;
+    struct script_wait *wait = host->waiting;
+    if (wait == NULL)
+        return;
+    host->waiting = NULL;
+    host->woken = false;
+    script_resume(wait, push_nothing, NULL);
+}
+
+void host_wake(struct host *host)
+{
+    host->woken = true;
+    if (host->waiting != NULL)
+        loop_timer_set(&host->timer, 0);
+}
+
+static int wait_for_events(lua_State *lua)
+{
+    struct host *host = host_of(lua);
+    double seconds = luaL_optnumber(lua, 1, MAX_WAIT_SECONDS);
+    if (host->woken) {
+        host->woken = false;
+        return 0;
+    }
+    assert(host->waiting == NULL);
+    lua_gc(lua, LUA_GCSTEP, 64); /* nothing else to do */
+    host->waiting = script_wait(lua, cancel_wait, host);
+    if (seconds < MAX_WAIT_SECONDS)
+        loop_timer_set(&host->timer, seconds > 0 ? (uint64_t)(seconds * (double)NANOSECONDS_PER_SECOND) : 0);
+    else
+        loop_timer_clear(&host->timer);
+    return lua_yield(lua, 0);
+}
+
+static int wake(lua_State *lua)
+{
+    host_wake(host_of(lua));
+    return 0;
+}
+
+static int draining(lua_State *lua)
+{
+    lua_pushboolean(lua, host_of(lua)->draining);
+    return 1;
+}
+
+static int drained(lua_State *lua)
+{
+    struct host *host = host_of(lua);
+    host->on_drained(host);
+    return 0;
+}
+
+static int closed(lua_State *lua)
+{
+    struct host *host = host_of(lua);
+    host->on_closed(host);
+    return 0;
+}
+
+/* A task that is begun anew when it raised. The userdata is anchored, with its function and value, as long as it runs. */
+struct spawned {
+    struct host *host;
+    int anchor; /* of { userdata, work, value } */
+};
+
+static void on_task_end(void *argument, const char *error);
+
+/* Argument of lua_cpcall: the spawned one, whose task failed. */
+static int begin_anew(lua_State *lua)
+{
+    struct spawned *spawned = lua_touserdata(lua, 1);
+    lua_rawgeti(lua, LUA_REGISTRYINDEX, spawned->anchor);
+    lua_rawgeti(lua, -1, 2);
+    lua_rawgeti(lua, -2, 3);
+    lua_pushboolean(lua, true);
+    script_spawn(spawned->host->script, 2, on_task_end, spawned);
+    return 0;
+}
+
+static void on_task_end(void *argument, const char *error)
+{
+    struct spawned *spawned = argument;
+    struct host *host = spawned->host;
+    lua_State *lua = script_lua(host->script);
+    if (error == NULL) {
+        luaL_unref(lua, LUA_REGISTRYINDEX, spawned->anchor);
+        return;
+    }
+    error_set(&host->failure, "%s", error);
+    uint64_t suppressed;
+    if (log_limit_pass(&host->failure_log, &suppressed))
+        log_error("a task of the pipeline was stopped by an error",
+                  log_string("pipeline", host->pipeline_name), log_string("error", error),
+                  log_integer("suppressed", (int64_t)suppressed));
+    if (lua_cpcall(lua, begin_anew, spawned) != 0) {
+        lua_pop(lua, 1);
+        log_error("a task of the pipeline is lost: not enough memory",
+                  log_string("pipeline", host->pipeline_name));
+    }
+}
+
+static int spawn(lua_State *lua)
+{
+    struct host *host = host_of(lua);
+    lua_settop(lua, 2);
+    lua_createtable(lua, 3, 0);
+    struct spawned *spawned = lua_newuserdata(lua, sizeof *spawned);
+    *spawned = (struct spawned){.host = host};
+    lua_rawseti(lua, 3, 1);
+    lua_pushvalue(lua, 1);
+    lua_rawseti(lua, 3, 2);
+    lua_pushvalue(lua, 2);
+    lua_rawseti(lua, 3, 3);
+    spawned->anchor = luaL_ref(lua, LUA_REGISTRYINDEX);
+    lua_pushboolean(lua, false);
+    lua_State *main = script_lua(host->script);
+    if (main != lua)
+        lua_xmove(lua, main, 3);
+    script_spawn(host->script, 2, on_task_end, spawned);
+    return 0;
+}
+
+static int failure(lua_State *lua)
+{
+    lua_pushstring(lua, host_of(lua)->failure.message);
+    return 1;
+}
+
+/* What was encoded as a line: JSON given as text by a plugin may have line breaks between its values, which are blanks there. */
+static int push_line(lua_State *lua, struct buffer *out)
+{
+    for (char *at = buffer_data(out), *end = at + out->size; at < end; at++) {
+        at = memchr(at, '\n', (size_t)(end - at));
+        if (at == NULL)
+            break;
+        *at = ' ';
+    }
+    memcpy(lua_newuserdata(lua, out->size), buffer_data(out), out->size);
+    lua_pushnumber(lua, (double)out->size);
+    return 2;
+}
+
+static int push_failure(lua_State *lua, const struct error *error)
+{
+    lua_pushnil(lua);
+    lua_pushstring(lua, error->message);
+    return 2;
+}
+
+static int encode(lua_State *lua)
+{
+    struct error error;
+    struct buffer *out = empty_out(host_of(lua));
+    return script_json_encode(lua, 1, out, &error) ? push_line(lua, out) : push_failure(lua, &error);
+}
+
+/* The lines of the list at the first place, with what stands before, between and behind them. */
+static int join(lua_State *lua, const char *before, const char *between, const char *behind)
+{
+    struct buffer *out = empty_out(host_of(lua));
+    size_t count = lua_objlen(lua, 1);
+    buffer_append_string(out, before);
+    for (size_t i = 1; i <= count; i++) {
+        lua_rawgeti(lua, 1, (int)i);
+        if (i > 1)
+            buffer_append_string(out, between);
+        buffer_append(out, lua_touserdata(lua, -1), lua_objlen(lua, -1));
+        lua_pop(lua, 1);
+    }
+    buffer_append_string(out, behind);
+    lua_pushlstring(lua, buffer_data(out), out->size);
+    return 1;
+}
+
+static int json(lua_State *lua)
+{
+    return join(lua, "[", ",", "]");
+}
+
+static int json_lines(lua_State *lua)
+{
+    return join(lua, "", "\n", "\n");
+}
+
+static int observe(lua_State *lua)
+{
+    metric_observe(host_of(lua)->seconds, luaL_checknumber(lua, 1));
+    return 0;
+}
+
+static int entry_id(lua_State *lua)
+{
+    lua_pushstring(lua, entry_of(lua)->id);
+    return 1;
+}
+
+static int entry_event(lua_State *lua)
+{
+    struct entry *entry = entry_of(lua);
+    struct host *host = entry->host;
+    assert(entry->event != NULL);
+    event_view_free(&host->view); /* of one that was left by an error */
+    event_view_make(&host->view, entry->event, host->max_decoded_bytes);
+    event_table_push(lua, &host->view, &host->scratch);
+    event_view_free(&host->view);
+    return 1;
+}
+
+static int entry_encode(lua_State *lua)
+{
+    struct error error;
+    struct entry *entry = entry_of(lua);
+    struct buffer *out = empty_out(entry->host);
+    if (lua_istable(lua, 2)) {
+        if (!event_table_encode(lua, 2, entry->event, &entry->host->scratch, out, &error))
+            return push_failure(lua, &error);
+    } else {
+        assert(entry->event != NULL);
+        event_write_json(entry->event, entry->host->max_decoded_bytes, out);
+    }
+    return push_line(lua, out);
+}
+
+static int entry_release(lua_State *lua)
+{
+    struct entry *entry = entry_of(lua);
+    event_record_release(entry->event);
+    entry->event = NULL;
+    return 0;
+}
+
+void host_count_drop(struct host *host, const char *reason, size_t count)
+{
+    struct metric *dropped = metrics_counter(
+        host->metrics, "llm_proxy_events_dropped_total", "Events that were not delivered, by reason.",
+        (struct metric_label[]){{"pipeline", host->pipeline_name}, {"reason", reason}, {NULL, NULL}});
+    metric_add(dropped, (int64_t)count);
+    metric_add(host->dropped, (int64_t)count);
+}
+
+static int entry_settle(lua_State *lua)
+{
+    struct entry *entry = entry_of(lua);
+    struct host *host = entry->host;
+    const char *result = luaL_checkstring(lua, 2);
+    if (entry->settled)
+        return 0;
+    if (strcmp(result, "dropped") == 0) {
+        host_count_drop(host, luaL_checkstring(lua, 3), 1);
+    } else {
+        assert(strcmp(result, "delivered") == 0 || strcmp(result, "filtered") == 0);
+        metric_add(result[0] == 'd' ? host->delivered : host->filtered, 1);
+    }
+    entry->settled = true;
+    atomic_fetch_sub_explicit(&host->in_hand, 1, memory_order_relaxed);
+    bus_acknowledge(host->subscriber, entry->sequence);
+    return entry_release(lua);
+}
+
+static const luaL_Reg host_functions[] = {
+    {"take", take},         {"wait", wait_for_events},  {"wake", wake},
+    {"draining", draining}, {"drained", drained},       {"closed", closed},
+    {"spawn", spawn},       {"failure", failure},       {"encode", encode},
+    {"json", json},         {"json_lines", json_lines}, {"observe", observe},
+    {NULL, NULL},
+};
+
+static const luaL_Reg entry_functions[] = {
+    {"id", entry_id},           {"event", entry_event},   {"encode", entry_encode},
+    {"release", entry_release}, {"settle", entry_settle}, {NULL, NULL},
+};
+
+int host_push(lua_State *lua)
+{
+    struct host *host = lua_touserdata(lua, 1);
+    lua_pushlightuserdata(lua, (void *)&entry_key);
+    lua_newtable(lua);
+    lua_pushcfunction(lua, entry_release);
+    lua_setfield(lua, -2, "__gc");
+    lua_newtable(lua);
+    for (const luaL_Reg *function = entry_functions; function->name != NULL; function++) {
+        lua_pushcfunction(lua, function->func);
+        lua_setfield(lua, -2, function->name);
+    }
+    lua_setfield(lua, -2, "__index");
+    lua_rawset(lua, LUA_REGISTRYINDEX);
+
+    lua_newtable(lua);
+    for (const luaL_Reg *function = host_functions; function->name != NULL; function++) {
+        lua_pushlightuserdata(lua, host);
+        lua_pushcclosure(lua, function->func, 1);
+        lua_setfield(lua, -2, function->name);
+    }
+    return 1;
+}
+
+void host_setup(struct host *host)
+{
+    loop_timer_init(&host->timer, host->loop, end_wait, host);
+}
+
+void host_release(struct host *host)
+{
+    loop_timer_release(&host->timer);
+    event_view_free(&host->view);
+    event_scratch_free(&host->scratch);
+    buffer_free(&host->out);
+}

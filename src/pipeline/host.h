@@ -1,0 +1,68 @@
+/*
+ * host: what the pipeline's loop in Lua (llmproxy.pipeline) asks of C: the next event, waiting, encoding, counting. No plugin sees it.
+ *
+ *     host.take()                the next event as an entry, or nil when there is none now
+ *     host.wait(seconds)         waits until there may be one, host.wake() was called, draining began, or (if given) the time is over. One task at a time
+ *     host.wake()                ends a wait, or the next one
+ *     host.draining()            whether no more events come
+ *     host.drained()             nothing is left: tells whoever asked for it
+ *     host.closed()              the dispatcher is closed
+ *     host.spawn(work, value)    runs work(value, false) as a task; each time it raises (runaway code raises past every pcall) anew as work(value, true)
+ *     host.failure()             the message of the error that raised last in a task
+ *     host.encode(value)         a line (JSON in a userdata) and its size, or nil and a message
+ *     host.json(lines)           a JSON array of these lines
+ *     host.json_lines(lines)     each line, then "\n"
+ *     host.observe(seconds)      counts a delivery's time
+ *
+ *     entry:id()                 the event's
+ *     entry:event()              a new table
+ *     entry:encode(table)        as host.encode, of a table that entry:event() made; without one straight from the record
+ *     entry:release()            the record is not needed any more
+ *     entry:settle(result, reason)  through with it: "delivered", "filtered" or "dropped" (with a reason)
+ */
+#ifndef PIPELINE_HOST_H
+#define PIPELINE_HOST_H
+
+#include "base/id.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "bus/bus.h"
+#include "pipeline/event_table.h"
+#include "script/script.h"
+
+struct host {
+    const char *pipeline_name;
+    size_t max_decoded_bytes;
+    struct metrics *metrics;
+    struct metric *delivered, *filtered, *dropped, *seconds;
+    struct loop *loop;
+    struct script *script;
+    struct subscriber *subscriber;
+    _Atomic size_t in_hand; /* taken and not settled; read by whoever writes the metrics */
+    bool draining, stopping;
+    void (*on_drained)(struct host *host);
+    void (*on_closed)(struct host *host);
+
+    /* Private from here on. */
+    struct script_wait *waiting;
+    struct loop_timer timer;
+    bool woken;
+    struct error failure;
+    struct log_limit failure_log;
+    struct event_view view;
+    struct event_scratch scratch;
+    struct buffer out;
+};
+
+/* The fields above "private" are set. */
+void host_setup(struct host *host);
+/* After the script was freed. */
+void host_release(struct host *host);
+/* Pushes the table of functions; raises only when Lua's memory runs out. argument of lua_cpcall: the host. */
+int host_push(lua_State *lua);
+/* Something may have changed for whoever waits. */
+void host_wake(struct host *host);
+/* One more event that did not arrive, whatever the reason. */
+void host_count_drop(struct host *host, const char *reason, size_t count);
+
+#endif

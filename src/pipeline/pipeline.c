@@ -1,0 +1,386 @@
+/*
+ * The life of a pipeline: its thread, how it begins and ends, what it counts.
+ *
+ *     main thread                            pipeline's thread
+ *     pipeline_new   ── starts ──▶           makes the state, loads the definition, constructs the loop
+ *                    ◀── loaded ──
+ *                    subscribes, posts ──▶   begins to take events
+ *     pipeline_drain ── posts ──▶            goes on until nothing is left, closes the dispatcher, calls done
+ *     pipeline_free  ── posts ──▶            closes the dispatcher unless that was done, ends
+ *                    ◀── joined ──
+ *                    unsubscribes: what was not acknowledged is lost, and counted
+ */
+#include "pipeline/pipeline.h"
+
+#include <assert.h>
+#include <lauxlib.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "pipeline/host.h"
+
+#define DEFAULT_WATCHDOG_SECONDS 1.0
+
+/* How long a dispatcher may take to close when the pipeline is stopped. */
+#define CLOSE_TIMEOUT_NS (500 * NANOSECONDS_PER_MILLISECOND)
+
+struct pipeline {
+    struct host host;
+    char *name;
+    pthread_t thread;
+    struct loop *loop;
+    int loop_object; /* registry reference to what llmproxy.pipeline made: start, close */
+    struct loop_timer close_timer;
+    bool closed;
+    void (*drained)(void *argument);
+    void *drained_argument;
+
+    /* Written by the main thread or by metrics_write()'s. */
+    struct metric *received, *dropped_full, *waiting, *depth;
+    int64_t counted_full; /* how many of dropped_full are in host.dropped already */
+
+    /* While the thread starts. */
+    const struct pipeline_settings *settings;
+    pthread_mutex_t mutex;
+    pthread_cond_t loaded;
+    bool started; /* under the mutex: state and error are final */
+    enum { FAILED, LOADED } state;
+    struct error error;
+};
+
+static struct metric *result_counter(const struct pipeline_settings *settings, const char *result)
+{
+    return metrics_counter(
+        settings->metrics, "llm_proxy_events_total", "Events by what became of them.",
+        (struct metric_label[]){{"pipeline", settings->name}, {"result", result}, {NULL, NULL}});
+}
+
+static struct metric *reason_counter(const struct pipeline_settings *settings, const char *reason)
+{
+    return metrics_counter(
+        settings->metrics, "llm_proxy_events_dropped_total", "Events that were not delivered, by reason.",
+        (struct metric_label[]){{"pipeline", settings->name}, {"reason", reason}, {NULL, NULL}});
+}
+
+static void make_metrics(struct pipeline *pipeline, const struct pipeline_settings *settings)
+{
+    static const double bounds[] = {0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30};
+    struct host *host = &pipeline->host;
+    struct metrics *metrics = settings->metrics;
+    const struct metric_label label[] = {{"pipeline", settings->name}, {NULL, NULL}};
+    pipeline->received =
+        metrics_counter(metrics, "llm_proxy_events_received_total", "Events offered to the pipeline.", label);
+    host->delivered = result_counter(settings, "delivered");
+    host->filtered = result_counter(settings, "filtered");
+    host->dropped = result_counter(settings, "dropped");
+    result_counter(settings, "dead_lettered");
+    pipeline->dropped_full = reason_counter(settings, "buffer_full");
+    pipeline->counted_full = metric_value(pipeline->dropped_full); /* of an earlier pipeline of this name */
+    static const char *const reasons[] = {"rejected", "transform_error", "expired", "shutdown"};
+    for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
+        reason_counter(settings, reasons[i]);
+    pipeline->waiting = metrics_gauge(metrics, "llm_proxy_events_waiting",
+                                      "Events that the pipeline has and is not through with.", label);
+    pipeline->depth = metrics_gauge(metrics, "llm_proxy_bus_depth", "Events not yet fetched.",
+                                    (struct metric_label[]){{"subscriber", settings->name}, {NULL, NULL}});
+    host->seconds =
+        metrics_histogram(metrics, "llm_proxy_delivery_seconds", "How long a try to deliver a batch takes.",
+                          label, bounds, sizeof bounds / sizeof *bounds);
+}
+
+/* The bus counts what it could not queue under its reason only. */
+static void count_full(struct pipeline *pipeline)
+{
+    int64_t full = metric_value(pipeline->dropped_full);
+    metric_add(pipeline->host.dropped, full - pipeline->counted_full);
+    pipeline->counted_full = full;
+}
+
+static void collect(void *argument)
+{
+    struct pipeline *pipeline = argument;
+    size_t depth = bus_depth(pipeline->host.subscriber);
+    size_t in_hand = atomic_load_explicit(&pipeline->host.in_hand, memory_order_relaxed);
+    metric_set(pipeline->depth, (int64_t)depth);
+    metric_set(pipeline->waiting, (int64_t)(depth + in_hand));
+    count_full(pipeline);
+}
+
+/* Argument of lua_cpcall: the pipeline. Loads its definition and makes the loop of it. */
+static int prepare(lua_State *lua)
+{
+    struct pipeline *pipeline = lua_touserdata(lua, 1);
+    const struct pipeline_settings *settings = pipeline->settings;
+    struct script *script = pipeline->host.script;
+    struct error *error = &pipeline->error;
+
+    lua_getglobal(lua, "require");
+    lua_pushliteral(lua, "llmproxy.pipeline");
+    if (!script_call(script, 1, 1, 0, error))
+        return 0;
+    lua_getfield(lua, -1, "new");
+    if (!settings->load(settings->load_argument, lua, settings->index, error))
+        return 0;
+    lua_pushcfunction(lua, host_push);
+    lua_pushlightuserdata(lua, &pipeline->host);
+    if (!script_call(script, 1, 1, 0, error) || !script_call(script, 2, 1, 0, error))
+        return 0;
+    pipeline->loop_object = luaL_ref(lua, LUA_REGISTRYINDEX);
+    pipeline->state = LOADED;
+    return 0;
+}
+
+static void make_script(struct pipeline *pipeline)
+{
+    const struct pipeline_settings *settings = pipeline->settings;
+    struct script_settings script_settings = {
+        .lua_folder = settings->lua_folder,
+        .plugin_folders = settings->plugin_folders,
+        .memory_limit = settings->memory_limit,
+        .loop = pipeline->loop,
+        .name = pipeline->name,
+        .watchdog_seconds =
+            settings->watchdog_seconds > 0 ? settings->watchdog_seconds : DEFAULT_WATCHDOG_SECONDS,
+    };
+    pipeline->host.script = script_new(&script_settings, &pipeline->error);
+    if (pipeline->host.script == NULL)
+        return;
+    lua_State *lua = script_lua(pipeline->host.script);
+    if (lua_cpcall(lua, prepare, pipeline) != 0) {
+        const char *message = lua_tostring(lua, -1);
+        error_set(&pipeline->error, "%s", message != NULL ? message : "unknown error");
+        lua_pop(lua, 1);
+    }
+}
+
+static void *run(void *argument)
+{
+    struct pipeline *pipeline = argument;
+    make_script(pipeline);
+    bool loaded = pipeline->state == LOADED;
+    pthread_mutex_lock(&pipeline->mutex);
+    pipeline->started = true;
+    pthread_cond_signal(&pipeline->loaded);
+    pthread_mutex_unlock(&pipeline->mutex);
+    if (loaded)
+        loop_run(pipeline->loop);
+    script_free(pipeline->host.script);
+    loop_timer_release(&pipeline->close_timer);
+    host_release(&pipeline->host);
+    return NULL;
+}
+
+/* Argument of lua_cpcall: a function of the Lua loop's to call. */
+struct loop_function {
+    struct pipeline *pipeline;
+    const char *function;
+};
+
+static int call_loop(lua_State *lua)
+{
+    const struct loop_function *call = lua_touserdata(lua, 1);
+    lua_rawgeti(lua, LUA_REGISTRYINDEX, call->pipeline->loop_object);
+    lua_getfield(lua, -1, call->function);
+    lua_call(lua, 0, 0);
+    return 0;
+}
+
+static bool call(struct pipeline *pipeline, const char *function)
+{
+    lua_State *lua = script_lua(pipeline->host.script);
+    struct loop_function argument = {pipeline, function};
+    if (lua_cpcall(lua, call_loop, &argument) == 0)
+        return true;
+    const char *message = lua_tostring(lua, -1);
+    log_error("the pipeline's loop failed", log_string("pipeline", pipeline->name),
+              log_string("error", message != NULL ? message : "?"));
+    lua_pop(lua, 1);
+    return false;
+}
+
+/* On the pipeline's thread. */
+static void begin(void *argument)
+{
+    call(argument, "start");
+}
+
+static void on_wake(void *argument)
+{
+    host_wake(argument);
+}
+
+/* Called by publishers. */
+static void wake(void *argument)
+{
+    struct pipeline *pipeline = argument;
+    loop_post(pipeline->loop, on_wake, &pipeline->host);
+}
+
+static void on_drained(struct host *host)
+{
+    struct pipeline *pipeline = container_of(host, struct pipeline, host);
+    if (pipeline->drained != NULL)
+        pipeline->drained(pipeline->drained_argument);
+    pipeline->drained = NULL;
+}
+
+static void on_closed(struct host *host)
+{
+    struct pipeline *pipeline = container_of(host, struct pipeline, host);
+    pipeline->closed = true;
+    if (host->stopping)
+        loop_stop(pipeline->loop);
+}
+
+static void on_close_timeout(void *argument)
+{
+    struct pipeline *pipeline = argument;
+    log_warn("the dispatcher does not close: the pipeline ends without",
+             log_string("pipeline", pipeline->name));
+    loop_stop(pipeline->loop);
+}
+
+/* On the pipeline's thread. */
+static void begin_drain(void *argument)
+{
+    struct pipeline *pipeline = argument;
+    pipeline->host.draining = true;
+    host_wake(&pipeline->host);
+}
+
+/* On the pipeline's thread. */
+static void begin_stop(void *argument)
+{
+    struct pipeline *pipeline = argument;
+    pipeline->host.stopping = true;
+    if (pipeline->closed || !call(pipeline, "close"))
+        loop_stop(pipeline->loop);
+    else
+        loop_timer_set(&pipeline->close_timer, CLOSE_TIMEOUT_NS);
+}
+
+static void start_thread(struct pipeline *pipeline)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(&pipeline->thread, NULL, run, pipeline);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    assert(failed == 0);
+    (void)failed;
+    char thread_name[16];
+    snprintf(thread_name, sizeof thread_name, "%s", pipeline->name);
+    pthread_setname_np(pipeline->thread, thread_name);
+
+    pthread_mutex_lock(&pipeline->mutex);
+    while (!pipeline->started)
+        pthread_cond_wait(&pipeline->loaded, &pipeline->mutex);
+    pthread_mutex_unlock(&pipeline->mutex);
+}
+
+/* The thread has ended and nobody publishes to it. */
+static void release(struct pipeline *pipeline)
+{
+    loop_free(pipeline->loop);
+    pthread_mutex_destroy(&pipeline->mutex);
+    pthread_cond_destroy(&pipeline->loaded);
+    free(pipeline->name);
+    free(pipeline);
+}
+
+struct pipeline *pipeline_new(const struct pipeline_settings *settings, struct error *error)
+{
+    struct pipeline *pipeline = xcalloc(1, sizeof *pipeline);
+    pipeline->name = xstrdup(settings->name);
+    pipeline->settings = settings;
+    pipeline->loop = loop_new();
+    pthread_mutex_init(&pipeline->mutex, NULL);
+    pthread_cond_init(&pipeline->loaded, NULL);
+    struct host *host = &pipeline->host;
+    host->pipeline_name = pipeline->name;
+    host->max_decoded_bytes = settings->max_decoded_bytes;
+    host->metrics = settings->metrics;
+    host->loop = pipeline->loop;
+    host->on_drained = on_drained;
+    host->on_closed = on_closed;
+    host_setup(host);
+    loop_timer_init(&pipeline->close_timer, pipeline->loop, on_close_timeout, pipeline);
+    make_metrics(pipeline, settings);
+
+    start_thread(pipeline);
+    pipeline->settings = NULL;
+    if (pipeline->state != LOADED) {
+        *error = pipeline->error;
+        pthread_join(pipeline->thread, NULL);
+        goto failed;
+    }
+    const struct subscriber_settings subscriber_settings = {
+        .name = pipeline->name,
+        .max_events = settings->buffer_events,
+        .max_bytes = settings->buffer_bytes,
+        .received = pipeline->received,
+        .dropped_full = pipeline->dropped_full,
+        .wake = wake,
+        .wake_argument = pipeline,
+    };
+    host->subscriber = bus_subscribe(settings->bus, &subscriber_settings, error);
+    if (host->subscriber == NULL) {
+        loop_post(pipeline->loop, begin_stop, pipeline);
+        pthread_join(pipeline->thread, NULL);
+        goto failed;
+    }
+    metrics_on_collect(host->metrics, collect, pipeline);
+    loop_post(pipeline->loop, begin, pipeline);
+    return pipeline;
+
+failed:
+    release(pipeline);
+    return NULL;
+}
+
+void pipeline_drain(struct pipeline *pipeline, void (*done)(void *argument), void *argument)
+{
+    pipeline->drained = done;
+    pipeline->drained_argument = argument;
+    loop_post(pipeline->loop, begin_drain, pipeline);
+}
+
+size_t pipeline_free(struct pipeline *pipeline)
+{
+    if (pipeline == NULL)
+        return 0;
+    struct host *host = &pipeline->host;
+    loop_post(pipeline->loop, begin_stop, pipeline);
+    pthread_join(pipeline->thread, NULL);
+    metrics_remove_collect(host->metrics, collect, pipeline);
+    size_t lost = bus_unsubscribe(host->subscriber);
+    if (lost > 0) {
+        host_count_drop(host, "shutdown", lost);
+        log_warn("events dropped: the pipeline was stopped before they were delivered",
+                 log_string("pipeline", pipeline->name), log_integer("events", (int64_t)lost),
+                 log_string("setting", "shutdown_timeout"));
+    }
+    count_full(pipeline);
+    metric_set(pipeline->waiting, 0);
+    metric_set(pipeline->depth, 0);
+    release(pipeline);
+    return lost;
+}
+
+/* On the pipeline's thread. */
+static void reopen_files(void *argument)
+{
+    struct pipeline *pipeline = argument;
+    script_reopen_files(pipeline->host.script);
+}
+
+void pipeline_reopen_files(struct pipeline *pipeline)
+{
+    loop_post(pipeline->loop, reopen_files, pipeline);
+}

@@ -1,0 +1,304 @@
+/*
+ * What becomes of a batch by what deliver answers.
+ */
+#include "fixture.h"
+
+static void batches_hold_json_and_tables(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(&world, "return pipeline { deliver = function(batch)\n"
+                        "  local json, lines = batch:json(), batch:json_lines()\n"
+                        "  local first, second = lines:match('^([^\\n]+)\\n([^\\n]+)\\n$')\n"
+                        "  assert(json == '[' .. first .. ',' .. second .. ']')\n"
+                        "  assert(batch.bytes == #first + #second)\n"
+                        "  assert(require('llmproxy.json').decode(json)[2].response_body == 'two')\n"
+                        "  assert(batch.events[2].response_body == 'two' and batch.events == batch.events)\n"
+                        "  record(('%d %s'):format(batch.attempt, ids(batch)))\n"
+                        "end, batch = { max_events = 2, max_wait = 60 } }");
+    world_publish(&world, "a", "one");
+    world_publish(&world, "b", "two");
+    world_drain(&world);
+    world_assert_recorded(&world, "1 a,b\n");
+    assert_int_equal(world_metric(&world, EVENTS("delivered")), 2);
+    assert_int_equal(world_metric(&world, "llm_proxy_delivery_seconds_count{pipeline=\"test\"}"), 1);
+    assert_int_equal(world_stop(&world), 0);
+}
+
+static void batches_end_at_their_number_of_events(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(&world, "return pipeline { deliver = function(batch) record(ids(batch)) end, batch = { "
+                        "max_events = 2, max_wait = 60 } }");
+    for (const char *id = "abcde"; *id != '\0'; id++)
+        world_publish(&world, (char[]){*id, '\0'}, "");
+    world_wait_for(&world, "c,d");
+    world_drain(&world);
+    world_assert_recorded(&world, "a,b\nc,d\ne\n");
+    world_stop(&world);
+}
+
+static void batches_end_before_too_many_bytes_and_a_larger_event_goes_alone(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    char large[5000];
+    memset(large, 'x', sizeof large - 1);
+    large[sizeof large - 1] = '\0';
+    world_start(&world, "return pipeline { deliver = function(batch) record(ids(batch)) end, batch = { "
+                        "max_bytes = 3000, max_wait = 60 } }");
+    world_publish(&world, "a", "");
+    world_publish(&world, "b", large);
+    world_publish(&world, "c", "");
+    world_publish(&world, "d", "");
+    world_publish(&world, "e", large);
+    world_drain(&world);
+    world_assert_recorded(&world, "a\nb\nc,d\ne\n");
+    world_stop(&world);
+}
+
+static void a_batch_waits_no_longer_than_max_wait(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(
+        &world,
+        "return pipeline { deliver = function(batch) record(ids(batch)) end, batch = { max_wait = 0.02 } }");
+    world_publish(&world, "a", "");
+    world_wait_for(&world, "a\n");
+    world_publish(&world, "b", "");
+    world_wait_for(&world, "b\n");
+    world_stop(&world);
+}
+
+static void a_plain_return_and_true_are_ok(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(&world, "local answers = { a = true }\n"
+                        "return pipeline { deliver = function(batch) record(ids(batch)) return "
+                        "answers[ids(batch)] end, batch = { max_events = 1 } }");
+    world_publish(&world, "a", "");
+    world_publish(&world, "b", "");
+    world_drain(&world);
+    world_assert_recorded(&world, "a\nb\n");
+    assert_int_equal(world_metric(&world, EVENTS("delivered")), 2);
+    world_stop(&world);
+}
+
+/* Each row's answer to the first attempt, none of which is a delivery. */
+static void what_is_no_success_is_tried_again(void **state)
+{
+    (void)state;
+    static const char *const answers[] = {
+        "error('boom')",
+        "error({})",
+        "error(setmetatable({}, { __tostring = function() error('no') end }))",
+        "return verdict.retry()",
+        "return verdict.retry { reason = 'busy', after = 0.001 }",
+        "return nil, 'disk full'",
+        "return false",
+        "return 'ok'",
+        "return 7",
+        "return {}",
+        "return { verdict = 'OK' }",
+        "return { verdict = 'retry', after = 'soon' }",
+        "return { verdict = 'retry', after = 0/0 }",
+        "return { verdict = 'retry', after = -1 }",
+        "return { verdict = 'partial', retry = { 2 } }",
+        "return { verdict = 'partial', reject = { [0] = 'x' } }",
+        "return { verdict = 'partial', retry = 1 }",
+        "return { verdict = 'partial', retry = { 'a' } }",
+        "return verdict.partial { retry = { 1 } }",
+        "return verdict.pause('wrong key')",
+    };
+    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+        struct world world = {0};
+        char *definition = xprintf("return pipeline { deliver = function(batch)\n"
+                                   "  record(('%%d %%s'):format(batch.attempt, ids(batch)))\n"
+                                   "  if batch.attempt == 1 then %s end\n"
+                                   "end }",
+                                   answers[i]);
+        world_start(&world, definition);
+        world_publish(&world, "a", "");
+        world_drain(&world);
+        world_assert_recorded(&world, "1 a\n2 a\n");
+        assert_int_equal(world_metric(&world, EVENTS("delivered")), 1);
+        world_stop(&world);
+        free(definition);
+    }
+}
+
+static void a_retry_is_never_earlier_than_after(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(&world,
+                "local first\n"
+                "return pipeline { deliver = function(batch)\n"
+                "  if not first then first = time.monotonic() return verdict.retry { after = 0.05 } end\n"
+                "  record(time.monotonic() - first >= 0.05 and 'waited' or 'too early')\n"
+                "end }");
+    world_publish(&world, "a", "");
+    world_drain(&world);
+    world_assert_recorded(&world, "waited\n");
+    world_stop(&world);
+}
+
+static void events_too_old_are_dropped_as_expired(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(
+        &world,
+        "local tries = 0\n"
+        "return pipeline { deliver = function() tries = tries + 1 record('try') return verdict.retry() end,\n"
+        "  retry = { min_delay = 0.001, max_delay = 0.002, max_age = 0.01 } }");
+    world_publish(&world, "a", "");
+    world_publish(&world, "b", "");
+    world_drain(&world);
+    assert_true(world.recorded.size >= 2 * strlen("try\n"));
+    assert_int_equal(world_metric(&world, DROPPED("expired")), 2);
+    world_stop(&world);
+}
+
+static void a_destination_that_wants_peace_beyond_max_age_is_not_tried_again(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(
+        &world,
+        "return pipeline { deliver = function() record('try') return verdict.retry { after = 3600 } end,\n"
+        "  retry = { min_delay = 0.001, max_delay = 0.002, max_age = 60 } }");
+    world_publish(&world, "a", "");
+    world_drain(&world);
+    world_assert_recorded(&world, "try\n");
+    assert_int_equal(world_metric(&world, DROPPED("expired")), 1);
+    world_stop(&world);
+}
+
+static void a_pause_makes_nothing_old(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(&world, "return pipeline { deliver = function(batch)\n"
+                        "  record(tostring(batch.attempt))\n"
+                        "  if batch.attempt < 5 then return verdict.pause('answered 401') end\n"
+                        "end, retry = { min_delay = 0.001, max_delay = 0.01, max_age = 0.005 } }");
+    world_publish(&world, "a", "");
+    world_drain(&world);
+    world_assert_recorded(&world, "1\n2\n3\n4\n5\n");
+    assert_int_equal(world_metric(&world, EVENTS("delivered")), 1);
+    world_stop(&world);
+}
+
+static void rejected_events_are_dropped_and_counted(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(&world, "return pipeline { deliver = function(batch) record(ids(batch)) return "
+                        "verdict.reject('bad') end, batch = { max_events = 2, max_wait = 60 } }");
+    world_publish(&world, "a", "");
+    world_publish(&world, "b", "");
+    world_drain(&world);
+    world_assert_recorded(&world, "a,b\n");
+    assert_int_equal(world_metric(&world, DROPPED("rejected")), 2);
+    world_stop(&world);
+}
+
+static void split_halves_down_to_the_event_at_fault(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(&world, "return pipeline { deliver = function(batch)\n"
+                        "  record(ids(batch))\n"
+                        "  if ids(batch):find('d') then return verdict.split('too large') end\n"
+                        "end, batch = { max_events = 5, max_wait = 60 } }");
+    for (const char *id = "abcde"; *id != '\0'; id++)
+        world_publish(&world, (char[]){*id, '\0'}, "");
+    world_drain(&world);
+    world_assert_recorded(&world, "a,b,c,d,e\na,b,c\nd,e\nd\ne\n");
+    assert_int_equal(world_metric(&world, EVENTS("delivered")), 4);
+    assert_int_equal(world_metric(&world, DROPPED("rejected")), 1);
+    world_stop(&world);
+}
+
+static void partial_settles_each_event_by_itself(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(&world, "return pipeline { deliver = function(batch)\n"
+                        "  record(('%d %s'):format(batch.attempt, ids(batch)))\n"
+                        "  if batch.attempt == 1 then return verdict.partial { retry = { 2, 4 }, reject = { "
+                        "[3] = 'no such field' } } end\n"
+                        "end, batch = { max_events = 4, max_wait = 60 } }");
+    for (const char *id = "abcd"; *id != '\0'; id++)
+        world_publish(&world, (char[]){*id, '\0'}, "");
+    world_drain(&world);
+    world_assert_recorded(&world, "1 a,b,c,d\n2 b,d\n");
+    assert_int_equal(world_metric(&world, EVENTS("delivered")), 3);
+    assert_int_equal(world_metric(&world, DROPPED("rejected")), 1);
+    world_stop(&world);
+}
+
+static void runaway_code_costs_the_event_at_fault_only(void **state)
+{
+    (void)state;
+    struct world world = {.watchdog_seconds = 0.05};
+    world_start(&world, "return pipeline { deliver = function(batch)\n"
+                        "  while ids(batch):find('b') do pcall(ids, batch) end\n"
+                        "  record(ids(batch))\n"
+                        "end, batch = { max_events = 3, max_wait = 60 } }");
+    for (const char *id = "abc"; *id != '\0'; id++)
+        world_publish(&world, (char[]){*id, '\0'}, "");
+    world_drain(&world);
+    world_assert_recorded(&world, "a\nc\n");
+    assert_int_equal(world_metric(&world, EVENTS("delivered")), 2);
+    assert_int_equal(world_metric(&world, DROPPED("rejected")), 1);
+    world_stop(&world);
+}
+
+/* Deliveries wait for each other here: none could end were there fewer at a time. */
+static void as_many_deliveries_run_as_allowed_and_no_more(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(&world,
+                "local running, most = 0, 0\n"
+                "return pipeline { concurrency = 3, batch = { max_events = 1 }, deliver = function()\n"
+                "  running = running + 1\n"
+                "  most = math.max(most, running)\n"
+                "  while most < 3 do time.sleep(0) end\n"
+                "  for _ = 1, 10 do time.sleep(0) end\n"
+                "  running = running - 1\n"
+                "  record(tostring(most))\n"
+                "end }");
+    for (int i = 0; i < 6; i++)
+        world_publish(&world, "a", "");
+    world_drain(&world);
+    world_assert_recorded(&world, "3\n3\n3\n3\n3\n3\n");
+    world_stop(&world);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(batches_hold_json_and_tables),
+        cmocka_unit_test(batches_end_at_their_number_of_events),
+        cmocka_unit_test(batches_end_before_too_many_bytes_and_a_larger_event_goes_alone),
+        cmocka_unit_test(a_batch_waits_no_longer_than_max_wait),
+        cmocka_unit_test(a_plain_return_and_true_are_ok),
+        cmocka_unit_test(what_is_no_success_is_tried_again),
+        cmocka_unit_test(a_retry_is_never_earlier_than_after),
+        cmocka_unit_test(events_too_old_are_dropped_as_expired),
+        cmocka_unit_test(a_destination_that_wants_peace_beyond_max_age_is_not_tried_again),
+        cmocka_unit_test(a_pause_makes_nothing_old),
+        cmocka_unit_test(rejected_events_are_dropped_and_counted),
+        cmocka_unit_test(split_halves_down_to_the_event_at_fault),
+        cmocka_unit_test(partial_settles_each_event_by_itself),
+        cmocka_unit_test(runaway_code_costs_the_event_at_fault_only),
+        cmocka_unit_test(as_many_deliveries_run_as_allowed_and_no_more),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
