@@ -270,8 +270,8 @@ def report(contestants, rounds, seconds):
     for contestant in contestants:
         if contestant.events:
             delivered, received = contestant.outcomes()
-            print(f"{contestant.name}: {delivered} of {received} events delivered"
-                  f" ({100 * (received - delivered) / received:.1f} % dropped: more came than one shared core can write)" * (delivered < received))
+            lost = f" ({100 * (received - delivered) / received:.1f} % dropped: more than one shared core can write)" if delivered < received else ""
+            print(f"{contestant.name}: {delivered} of {received} events delivered{lost}")
 
 
 def main():
