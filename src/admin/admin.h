@@ -15,9 +15,9 @@ struct admin;
 
 struct admin_settings {
     struct loop *loop;
-    struct address address;     /* a port of 0 is replaced by what was bound */
-    const char *token;          /* NULL: none; copied */
-    const char *const *hosts;   /* further Host names, NULL-terminated; copied; may be NULL */
+    struct address address;   /* a port of 0 is replaced by what was bound */
+    const char *token;        /* NULL: none; copied */
+    const char *const *hosts; /* further Host names, NULL-terminated; copied; may be NULL */
     struct metrics *metrics;
     bool (*is_ready)(void *argument, const char **reason); /* reason: a short static text when not */
     void *argument;

@@ -9,7 +9,8 @@
 #include "http/head.h"
 
 /* Appends the whole response. Uses token, hosts, metrics and is_ready of the settings. False: the connection must be closed behind it. */
-bool admin_answer(const struct admin_settings *settings, const struct http_request *request, struct buffer *out);
+bool admin_answer(const struct admin_settings *settings, const struct http_request *request,
+                  struct buffer *out);
 /* The same for what is no request; always to be closed behind. */
 void admin_answer_fault(enum http_fault fault, const char *message, struct buffer *out);
 

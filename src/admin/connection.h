@@ -15,7 +15,8 @@ struct admin_connections {
 };
 
 /* Takes over fd, and puts itself at the end of the list. settings and connections outlive it. */
-void admin_connection_open(const struct admin_settings *settings, struct admin_connections *connections, int fd);
+void admin_connection_open(const struct admin_settings *settings, struct admin_connections *connections,
+                           int fd);
 /* At once, whatever it is doing. */
 void admin_connection_close(struct admin_connection *connection);
 

@@ -11,8 +11,9 @@ static bool is_ipv6(struct slice text)
 {
     char copy[INET6_ADDRSTRLEN];
     unsigned char address[16];
-    if (text.size == 0 || text.size >= sizeof(copy) || memchr(text.data, 0, text.size) != NULL)
+    if (text.size == 0 || text.size >= sizeof(copy) || memchr(text.data, 0, text.size) != NULL) {
         return false;
+    }
     memcpy(copy, text.data, text.size);
     copy[text.size] = 0;
     return inet_pton(AF_INET6, copy, address) == 1;
@@ -22,8 +23,9 @@ static bool is_name(struct slice text)
 {
     for (size_t i = 0; i < text.size; i++) {
         char c = ascii_lower(text.data[i]);
-        if (!((c >= 'a' && c <= 'z') || octet_is(c, OCTET_DIGIT) || c == '.' || c == '_' || c == '-'))
+        if (!((c >= 'a' && c <= 'z') || octet_is(c, OCTET_DIGIT) || c == '.' || c == '_' || c == '-')) {
             return false;
+        }
     }
     return text.size > 0;
 }
@@ -31,11 +33,13 @@ static bool is_name(struct slice text)
 static bool parse_port(struct slice text, int *port)
 {
     int number = 0;
-    if (text.size > 5)
+    if (text.size > 5) {
         return false;
+    }
     for (size_t i = 0; i < text.size; i++) {
-        if (!octet_is(text.data[i], OCTET_DIGIT))
+        if (!octet_is(text.data[i], OCTET_DIGIT)) {
             return false;
+        }
         number = number * 10 + (text.data[i] - '0');
     }
     *port = text.size > 0 ? number : -1;
@@ -48,18 +52,21 @@ bool http_parse_authority(struct slice text, struct http_authority *authority)
     *authority = (struct http_authority){.port = -1};
     if (text.size > 0 && text.data[0] == '[') {
         const char *bracket = memchr(text.data, ']', text.size);
-        if (bracket == NULL || !is_ipv6(slice_range(text.data + 1, bracket)))
+        if (bracket == NULL || !is_ipv6(slice_range(text.data + 1, bracket))) {
             return false;
+        }
         authority->host = slice_range(text.data, bracket + 1);
     } else {
         const char *colon = text.size > 0 ? memchr(text.data, ':', text.size) : NULL;
         authority->host = colon != NULL ? slice_range(text.data, colon) : text;
-        if (!is_name(authority->host))
+        if (!is_name(authority->host)) {
             return false;
+        }
     }
     rest = slice_range(authority->host.data + authority->host.size, text.data + text.size);
-    if (rest.size == 0)
+    if (rest.size == 0) {
         return true;
+    }
     return rest.data[0] == ':' && parse_port((struct slice){rest.data + 1, rest.size - 1}, &authority->port);
 }
 

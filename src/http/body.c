@@ -33,18 +33,21 @@ enum http_chunked_result http_body_next(struct http_body_reader *reader, struct 
     case HTTP_BODY_CHUNKED:
         return http_chunked_next(&reader->chunked, input, data, reason);
     case HTTP_BODY_LENGTH:
-        if (reader->remaining == 0)
+        if (reader->remaining == 0) {
             return HTTP_CHUNKED_END;
-        if (input->size == 0)
+        }
+        if (input->size == 0) {
             return HTTP_CHUNKED_MORE;
+        }
         take(input, input->size < reader->remaining ? input->size : (size_t)reader->remaining, data);
         reader->remaining -= data->size;
         return HTTP_CHUNKED_DATA;
     case HTTP_BODY_UNTIL_CLOSE:
         break;
     }
-    if (input->size == 0)
+    if (input->size == 0) {
         return HTTP_CHUNKED_MORE;
+    }
     take(input, input->size, data);
     return HTTP_CHUNKED_DATA;
 }

@@ -21,7 +21,8 @@ void http_body_be_tolerant(struct http_body_reader *reader);
 bool http_body_was_odd(const struct http_body_reader *reader);
 
 /* As http_chunked_next; END for a body without bytes at the first call. UNTIL_CLOSE never ends by itself: see http_body_at_close. */
-enum http_chunked_result http_body_next(struct http_body_reader *reader, struct slice *input, struct slice *data, const char **reason);
+enum http_chunked_result http_body_next(struct http_body_reader *reader, struct slice *input,
+                                        struct slice *data, const char **reason);
 
 /* The peer closed. True when the body is complete by that (UNTIL_CLOSE). */
 bool http_body_at_close(const struct http_body_reader *reader);

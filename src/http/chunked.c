@@ -58,18 +58,22 @@ static int exceed(const char **reason, const char *why)
 static int size_octet(struct http_chunked *decoder, char octet, const char **reason)
 {
     if (octet_is(octet, OCTET_HEX)) {
-        if (decoder->digits == MAX_DIGITS || decoder->remaining >> 59 != 0)
+        if (decoder->digits == MAX_DIGITS || decoder->remaining >> 59 != 0) {
             return exceed(reason, "chunk_size_too_large");
+        }
         decoder->digits++;
         decoder->remaining = decoder->remaining << 4 | octet_hex_value(octet);
         return SIZE;
     }
-    if (decoder->digits == 0)
+    if (decoder->digits == 0) {
         return fail(reason, "malformed_chunk_size");
-    if (octet == '\r')
+    }
+    if (octet == '\r') {
         return SIZE_LF;
-    if (octet == ';')
+    }
+    if (octet == ';') {
         return NAME_START;
+    }
     return octet_is_blank(octet) ? SIZE_BLANK : fail(reason, "malformed_chunk_size");
 }
 
@@ -82,70 +86,88 @@ static int extension_octet(enum state state, char octet, const char **reason)
     switch (state) {
     case SIZE_BLANK:
     case VALUE_BLANK:
-        if (blank)
+        if (blank) {
             return (int)state;
+        }
         return octet == ';' ? NAME_START : fail(reason, malformed);
     case NAME_START:
-        if (blank)
+        if (blank) {
             return NAME_START;
+        }
         return octet_is(octet, OCTET_TOKEN) ? NAME : fail(reason, malformed);
     case NAME:
-        if (octet_is(octet, OCTET_TOKEN))
+        if (octet_is(octet, OCTET_TOKEN)) {
             return NAME;
-        if (octet == '\r')
+        }
+        if (octet == '\r') {
             return SIZE_LF;
+        }
         break;
     case NAME_BLANK:
         break;
     case VALUE_START:
-        if (blank)
+        if (blank) {
             return VALUE_START;
-        if (octet == '"')
+        }
+        if (octet == '"') {
             return QUOTED;
+        }
         return octet_is(octet, OCTET_TOKEN) ? VALUE : fail(reason, malformed);
     case QUOTED:
-        if (octet == '"')
+        if (octet == '"') {
             return QUOTED_END;
-        if (octet == '\\')
+        }
+        if (octet == '\\') {
             return QUOTED_ESCAPE;
+        }
         return octet_is(octet, OCTET_QUOTED) ? QUOTED : fail(reason, malformed);
     case QUOTED_ESCAPE:
         return octet_is(octet, OCTET_FIELD) ? QUOTED : fail(reason, malformed);
     default: /* VALUE, QUOTED_END */
-        if (state == VALUE && octet_is(octet, OCTET_TOKEN))
+        if (state == VALUE && octet_is(octet, OCTET_TOKEN)) {
             return VALUE;
-        if (octet == '\r')
+        }
+        if (octet == '\r') {
             return SIZE_LF;
-        if (octet == ';')
+        }
+        if (octet == ';') {
             return NAME_START;
+        }
         return blank ? VALUE_BLANK : fail(reason, malformed);
     }
-    if (blank) /* NAME, NAME_BLANK */
+    if (blank) { /* NAME, NAME_BLANK */
         return NAME_BLANK;
-    if (octet == ';')
+    }
+    if (octet == ';') {
         return NAME_START;
+    }
     return octet == '=' ? VALUE_START : fail(reason, malformed);
 }
 
 static int trailer_octet(struct http_chunked *decoder, char octet, const char **reason)
 {
-    if (++decoder->trailer_bytes > MAX_TRAILER_BYTES)
+    if (++decoder->trailer_bytes > MAX_TRAILER_BYTES) {
         return exceed(reason, "trailers_too_large");
+    }
     switch (decoder->state) {
     case TRAILER_START:
-        if (octet == '\r')
+        if (octet == '\r') {
             return END_LF;
-        if (!octet_is(octet, OCTET_TOKEN))
+        }
+        if (!octet_is(octet, OCTET_TOKEN)) {
             return fail(reason, "malformed_trailer");
+        }
         return ++decoder->trailer_fields > MAX_TRAILER_FIELDS ? exceed(reason, "too_many_trailers")
                                                               : TRAILER_NAME;
     case TRAILER_NAME:
-        if (octet == ':')
+        if (octet == ':') {
             return TRAILER_VALUE;
+        }
         return octet_is(octet, OCTET_TOKEN) ? TRAILER_NAME : fail(reason, "malformed_trailer");
     case TRAILER_VALUE:
-        if (octet == '\r')
+        if (octet == '\r') {
             return TRAILER_LF;
+        }
         return octet_is(octet, OCTET_FIELD) ? TRAILER_VALUE : fail(reason, "malformed_trailer");
     case TRAILER_LF:
         return octet == '\n' ? TRAILER_START : fail(reason, "bare_cr");
@@ -187,8 +209,9 @@ static int tolerate(struct http_chunked *decoder, char octet)
             return MALFORMED;
         }
     }
-    if (octet == '\r')
+    if (octet == '\r') {
         return state == SIZE_BLANK || (state < QUOTED && !last) ? SIZE_LF : MALFORMED;
+    }
     return state <= QUOTED_END && !last && octet_is(octet, OCTET_FIELD) ? JUNK : MALFORMED;
 }
 
@@ -208,17 +231,22 @@ static int next_state(struct http_chunked *decoder, char octet, const char **rea
     default:
         break;
     }
-    if (++decoder->line_bytes > MAX_LINE_BYTES)
+    if (++decoder->line_bytes > MAX_LINE_BYTES) {
         return exceed(reason, "chunk_line_too_long");
-    if (decoder->state == SIZE)
+    }
+    if (decoder->state == SIZE) {
         return size_octet(decoder, octet, reason);
-    if (decoder->state == SIZE_LF)
+    }
+    if (decoder->state == SIZE_LF) {
         return octet == '\n' ? end_size_line(decoder) : fail(reason, "bare_cr");
-    if (++decoder->extension_bytes > MAX_EXTENSION_BYTES)
+    }
+    if (++decoder->extension_bytes > MAX_EXTENSION_BYTES) {
         return exceed(reason, "chunk_extensions_too_large");
+    }
     if (decoder->state == JUNK) {
-        if (octet == '\r')
+        if (octet == '\r') {
             return SIZE_LF;
+        }
         return octet_is(octet, OCTET_FIELD) ? JUNK : fail(reason, "malformed_chunk_size");
     }
     return extension_octet((enum state)decoder->state, octet, reason);
@@ -233,8 +261,9 @@ enum http_chunked_result http_chunked_next(struct http_chunked *decoder, struct 
             *data = (struct slice){input->data, size};
             *input = (struct slice){input->data + size, input->size - size};
             decoder->remaining -= size;
-            if (decoder->remaining == 0)
+            if (decoder->remaining == 0) {
                 decoder->state = DATA_CR;
+            }
             return HTTP_CHUNKED_DATA;
         }
         int state = next_state(decoder, *input->data, reason);
@@ -242,8 +271,9 @@ enum http_chunked_result http_chunked_next(struct http_chunked *decoder, struct 
             state = tolerate(decoder, *input->data);
             decoder->tolerated |= state >= 0;
         }
-        if (state < 0)
+        if (state < 0) {
             return HTTP_CHUNKED_ERROR;
+        }
         decoder->state = state;
         *input = (struct slice){input->data + 1, input->size - 1};
     }
@@ -253,10 +283,12 @@ enum http_chunked_result http_chunked_next(struct http_chunked *decoder, struct 
 size_t http_chunk_header(char out[HTTP_CHUNK_HEADER_SIZE], uint64_t size)
 {
     size_t digits = 1;
-    while (digits < 16 && size >> (4 * digits) != 0)
+    while (digits < 16 && size >> (4 * digits) != 0) {
         digits++;
-    for (size_t i = 0; i < digits; i++)
+    }
+    for (size_t i = 0; i < digits; i++) {
         out[i] = "0123456789abcdef"[size >> (4 * (digits - 1 - i)) & 15];
+    }
     out[digits] = '\r';
     out[digits + 1] = '\n';
     return digits + 2;

@@ -11,7 +11,7 @@
 #include "base/slice.h"
 
 struct http_chunked {
-    int state; /* private; all zero is a decoder before its first byte */
+    int state;          /* private; all zero is a decoder before its first byte */
     uint64_t remaining; /* of the current chunk */
     uint32_t digits, line_bytes, extension_bytes, trailer_bytes, trailer_fields;
     bool tolerant;  /* set by the caller at the beginning: for responses */
@@ -27,7 +27,8 @@ enum http_chunked_result {
 
 /* Takes what it used off the front of *input. Call until it returns something other than DATA. After END or ERROR only zeroing makes
  * it usable again. */
-enum http_chunked_result http_chunked_next(struct http_chunked *decoder, struct slice *input, struct slice *data, const char **reason);
+enum http_chunked_result http_chunked_next(struct http_chunked *decoder, struct slice *input,
+                                           struct slice *data, const char **reason);
 
 /* The line in front of a chunk of size bytes, "1f\r\n"; returns its length. Behind the chunk comes "\r\n", behind the last one
  * "0\r\n\r\n". */

@@ -31,8 +31,9 @@ static const struct name_value *find_next(const struct http_fields *fields, stru
 {
     while (*index < fields->count) {
         const struct name_value *field = &fields->items[(*index)++];
-        if (field->name.size == name.size && slice_equal_nocase(field->name, name))
+        if (field->name.size == name.size && slice_equal_nocase(field->name, name)) {
             return field;
+        }
     }
     return NULL;
 }
@@ -46,8 +47,9 @@ const struct name_value *http_fields_find(const struct http_fields *fields, stru
 size_t http_fields_count(const struct http_fields *fields, struct slice name)
 {
     size_t index = 0, count = 0;
-    while (find_next(fields, name, &index) != NULL)
+    while (find_next(fields, name, &index) != NULL) {
         count++;
+    }
     return count;
 }
 
@@ -57,16 +59,18 @@ bool http_list_next(struct slice *rest, struct slice *member)
         bool quoted = false;
         size_t i = 0;
         for (; i < rest->size && (quoted || rest->data[i] != ','); i++) {
-            if (rest->data[i] == '"')
+            if (rest->data[i] == '"') {
                 quoted = !quoted;
-            else if (quoted && rest->data[i] == '\\' && i + 1 < rest->size)
+            } else if (quoted && rest->data[i] == '\\' && i + 1 < rest->size) {
                 i++;
+            }
         }
         *member = slice_trim((struct slice){rest->data, i});
         size_t used = i < rest->size ? i + 1 : i;
         *rest = (struct slice){rest->data + used, rest->size - used};
-        if (member->size > 0)
+        if (member->size > 0) {
             return true;
+        }
     }
     return false;
 }
@@ -84,18 +88,22 @@ bool http_fields_has_member(const struct http_fields *fields, struct slice name,
     const struct name_value *field;
     while ((field = find_next(fields, name, &index)) != NULL) {
         struct slice rest = field->value, found;
-        while (http_list_next(&rest, &found))
-            if (slice_equal_nocase(without_parameters(found), member))
+        while (http_list_next(&rest, &found)) {
+            if (slice_equal_nocase(without_parameters(found), member)) {
                 return true;
+            }
+        }
     }
     return false;
 }
 
 static bool is_one_of(struct slice name, const struct slice *names, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
-        if (names[i].size == name.size && slice_equal_nocase(names[i], name))
+    for (size_t i = 0; i < count; i++) {
+        if (names[i].size == name.size && slice_equal_nocase(names[i], name)) {
             return true;
+        }
+    }
     return false;
 }
 
@@ -138,16 +146,20 @@ bool http_fields_is_hop_by_hop(const struct http_fields *fields, struct slice na
 
 bool http_is_token(struct slice s)
 {
-    for (size_t i = 0; i < s.size; i++)
-        if (!octet_is(s.data[i], OCTET_TOKEN))
+    for (size_t i = 0; i < s.size; i++) {
+        if (!octet_is(s.data[i], OCTET_TOKEN)) {
             return false;
+        }
+    }
     return s.size > 0;
 }
 
 bool http_is_field_value(struct slice s)
 {
-    for (size_t i = 0; i < s.size; i++)
-        if (!octet_is(s.data[i], OCTET_FIELD))
+    for (size_t i = 0; i < s.size; i++) {
+        if (!octet_is(s.data[i], OCTET_FIELD)) {
             return false;
+        }
+    }
     return true;
 }

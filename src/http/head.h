@@ -24,7 +24,7 @@ struct http_limits {
 /* Why a message was refused. */
 struct http_problem {
     enum http_fault fault; /* what to answer */
-    const char *reason;    /* snake_case and static, for counters: "bare_lf", "content_length_and_transfer_encoding" */
+    const char *reason;    /* snake_case and static, for counters: "bare_lf", "host_missing" */
     const char *message;   /* one static sentence for the peer: "bare LF in the message head" */
 };
 
@@ -48,35 +48,36 @@ struct http_scan {
 
 enum http_scan_result {
     HTTP_SCAN_INCOMPLETE, /* need more bytes */
-    HTTP_SCAN_COMPLETE,   /* scan->offset is the size of the head, its final CRLF CRLF and leading empty lines included */
+    HTTP_SCAN_COMPLETE,   /* scan->offset is the size of the head, all its empty lines included */
     HTTP_SCAN_REFUSED     /* *problem says why */
 };
 
 /* Looks on in data (the same bytes as before and more behind them). response: a response head is scanned (no empty lines before it; bare LF still refused).
  * What can stand in no head is refused at the byte where it stands: junk, control characters, bare CR and LF, a bad request line, folded lines, too many
  * fields, a target or a head over its limit. The outcome does not depend on how the bytes were split over calls. */
-enum http_scan_result http_scan_head(struct http_scan *scan, struct slice data, bool response, const struct http_limits *limits, struct http_problem *problem);
+enum http_scan_result http_scan_head(struct http_scan *scan, struct slice data, bool response,
+                                     const struct http_limits *limits, struct http_problem *problem);
 
 enum http_body {
     HTTP_BODY_NONE,
-    HTTP_BODY_LENGTH,     /* exactly content_length bytes (may be 0) */
+    HTTP_BODY_LENGTH, /* exactly content_length bytes (may be 0) */
     HTTP_BODY_CHUNKED,
     HTTP_BODY_UNTIL_CLOSE /* responses only */
 };
 
 struct http_request {
     struct slice method;
-    struct slice target;    /* as received */
-    struct slice path;      /* of the target, without query: begins with '/', or is "*"; empty for CONNECT */
-    struct slice query;     /* behind the first '?' */
+    struct slice target; /* as received */
+    struct slice path;   /* of the target, without query: begins with '/', or is "*"; empty for CONNECT */
+    struct slice query;  /* behind the first '?' */
     bool has_query;
     struct slice authority; /* of an absolute-form target, else the Host field's value; may be empty */
     int minor_version;      /* 0 or 1 */
     struct http_fields fields;
-    enum http_body body;    /* NONE, LENGTH or CHUNKED */
+    enum http_body body; /* NONE, LENGTH or CHUNKED */
     uint64_t content_length;
-    bool keep_alive;        /* the client lets the connection be used again */
-    bool expect_continue;   /* HTTP/1.1 with a body and Expect: 100-continue */
+    bool keep_alive;      /* the client lets the connection be used again */
+    bool expect_continue; /* HTTP/1.1 with a body and Expect: 100-continue */
 };
 
 /*
@@ -90,7 +91,8 @@ struct http_request {
  * Another major version: 505. A method over 32 bytes: 501. Then, when all else is fine and *request is filled in all the same: CONNECT and TRACE: 405; Expect other
  * than 100-continue: 417 (HTTP/1.0: ignored).
  */
-bool http_parse_request(struct slice head, const struct http_limits *limits, struct http_request *request, struct http_problem *problem);
+bool http_parse_request(struct slice head, const struct http_limits *limits, struct http_request *request,
+                        struct http_problem *problem);
 void http_request_free(struct http_request *request);
 
 struct http_response {
@@ -101,7 +103,7 @@ struct http_response {
     enum http_body body; /* as the status, the method and the fields say */
     uint64_t content_length;
     bool has_content_length; /* also where there is no body (HEAD, 304) */
-    bool keep_alive;     /* the connection may be used again after this message; false for every oddity that was tolerated */
+    bool keep_alive;         /* may the connection be used again? Not after an oddity that was tolerated */
 };
 
 /*
@@ -111,7 +113,8 @@ struct http_response {
  * Transfer-Encoding, a malformed length, a coding other than chunked, a status line that does not fit, control characters, versions other than 1.0 and 1.1, status below 100 or above 599.
  * A 1xx has no body; 101 is reported like any status, the caller decides.
  */
-bool http_parse_response(struct slice head, bool head_request, const struct http_limits *limits, struct http_response *response, struct http_problem *problem);
+bool http_parse_response(struct slice head, bool head_request, const struct http_limits *limits,
+                         struct http_response *response, struct http_problem *problem);
 void http_response_free(struct http_response *response);
 
 /*

@@ -11,7 +11,7 @@ enum {
     OCTET_TOKEN = 1 << 0,  /* tchar: methods, field names */
     OCTET_FIELD = 1 << 1,  /* field values, reason phrases: HTAB, SP, VCHAR, obs-text */
     OCTET_TARGET = 1 << 2, /* request-target: VCHAR but '#' */
-    OCTET_PATH = 1 << 3,   /* path of a target: what is left of VCHAR without '#' and '?' when every client encodes " < > \ ` { } */
+    OCTET_PATH = 1 << 3,   /* path: VCHAR but '#' '?' and what every client encodes: " < > \ ` { } */
     OCTET_QUOTED = 1 << 4, /* inside a quoted string without escape */
     OCTET_HEX = 1 << 5,
     OCTET_DIGIT = 1 << 6,

@@ -9,25 +9,27 @@
 /* CRLFs before a request line that are skipped. */
 #define HTTP_MAX_EMPTY_LINES 2
 
-static inline bool http_refuse(struct http_problem *problem, enum http_fault fault, const char *reason, const char *message)
+static inline bool http_refuse(struct http_problem *problem, enum http_fault fault, const char *reason,
+                               const char *message)
 {
     *problem = (struct http_problem){fault, reason, message};
     return false;
 }
 
 /* Refuses for an octet that may stand nowhere in a head, or for other if it is none of those. */
-bool http_refuse_octet(struct http_problem *problem, enum http_fault fault, char octet, const char *other, const char *message);
+bool http_refuse_octet(struct http_problem *problem, enum http_fault fault, char octet, const char *other,
+                       const char *message);
 
 /* Walks a request line from *offset on to its CR (*offset is left there, and the line is valid), or to the end of what has arrived. */
-bool http_request_line_walk(struct http_request_line *line, struct slice data, size_t *offset, size_t max_target_bytes,
-                            struct http_problem *problem);
+bool http_request_line_walk(struct http_request_line *line, struct slice data, size_t *offset,
+                            size_t max_target_bytes, struct http_problem *problem);
 
 /* Status line without its CRLF. */
 bool http_parse_status_line(struct slice line, struct http_response *response, struct http_problem *problem);
 
 /* Field lines up to and with the empty line that ends the head; lines is all of them and nothing more. */
-bool http_parse_field_lines(struct slice lines, enum http_fault fault, const struct http_limits *limits, struct http_fields *fields,
-                            struct http_problem *problem);
+bool http_parse_field_lines(struct slice lines, enum http_fault fault, const struct http_limits *limits,
+                            struct http_fields *fields, struct http_problem *problem);
 
 /* 1 to 18 digits. */
 bool http_parse_content_length(struct slice value, uint64_t *length);

@@ -16,18 +16,22 @@ bool http_parse_status_line(struct slice line, struct http_response *response, s
 
     if (line.size < 12 || memcmp(p, "HTTP/", 5) != 0 || !octet_is(p[5], OCTET_DIGIT) || p[6] != '.' ||
         !octet_is(p[7], OCTET_DIGIT) || p[8] != ' ' || !octet_is(p[9], OCTET_DIGIT) ||
-        !octet_is(p[10], OCTET_DIGIT) || !octet_is(p[11], OCTET_DIGIT) || (line.size > 12 && p[12] != ' '))
+        !octet_is(p[10], OCTET_DIGIT) || !octet_is(p[11], OCTET_DIGIT) || (line.size > 12 && p[12] != ' ')) {
         return invalid(problem, "malformed_status_line", "the status line is malformed");
-    if (p[5] != '1' || p[7] > '1')
+    }
+    if (p[5] != '1' || p[7] > '1') {
         return invalid(problem, "version_not_supported", "the response is neither HTTP/1.0 nor HTTP/1.1");
+    }
     response->minor_version = p[7] - '0';
     response->status = (p[9] - '0') * 100 + (p[10] - '0') * 10 + (p[11] - '0');
-    if (response->status < 100 || response->status > 599)
+    if (response->status < 100 || response->status > 599) {
         return invalid(problem, "malformed_status", "the status is not between 100 and 599");
+    }
     response->reason =
         line.size > 13 ? (struct slice){p + 13, line.size - 13} : (struct slice){p + line.size, 0};
-    if (!http_is_field_value(response->reason))
+    if (!http_is_field_value(response->reason)) {
         return invalid(problem, "control_character", "control character in the status line");
+    }
     return true;
 }
 
@@ -40,19 +44,22 @@ static bool take_length(struct http_response *response, struct slice value, bool
     bool any = false;
 
     for (; http_list_next(&rest, &member); any = true) {
-        if (!http_parse_content_length(member, &length))
+        if (!http_parse_content_length(member, &length)) {
             return invalid(problem, "malformed_content_length", "the Content-Length is not a number");
+        }
         if (response->has_content_length) {
-            if (length != response->content_length)
+            if (length != response->content_length) {
                 return invalid(problem, "content_lengths_differ",
                                "several Content-Length values that differ");
+            }
             *odd = true;
         }
         response->has_content_length = true;
         response->content_length = length;
     }
-    if (!any || memchr(value.data, ',', value.size) != NULL)
+    if (!any || memchr(value.data, ',', value.size) != NULL) {
         *odd = true;
+    }
     return any || invalid(problem, "malformed_content_length", "the Content-Length is empty");
 }
 
@@ -62,8 +69,9 @@ static bool take_fields(struct http_response *response, bool *chunked, bool *odd
     for (size_t i = 0; i < response->fields.count; i++) {
         struct slice name = response->fields.items[i].name, value = response->fields.items[i].value;
         if (name.size == 14 && slice_equal_nocase(name, SLICE("content-length"))) {
-            if (!take_length(response, value, odd, problem))
+            if (!take_length(response, value, odd, problem)) {
                 return false;
+            }
         } else if (name.size == 17 && slice_equal_nocase(name, SLICE("transfer-encoding"))) {
             if (*chunked || !slice_equal_nocase(value, SLICE("chunked"))) {
                 return invalid(problem, "unsupported_transfer_encoding",
@@ -92,20 +100,22 @@ static bool frame(struct http_response *response, bool head_request, bool chunke
                        "both Content-Length and Transfer-Encoding are present");
     }
     *odd |= chunked && response->minor_version == 0;
-    if (head_request || response->status == 304)
+    if (head_request || response->status == 304) {
         response->body = HTTP_BODY_NONE;
-    else if (chunked)
+    } else if (chunked) {
         response->body = HTTP_BODY_CHUNKED;
-    else
+    } else {
         response->body = response->has_content_length ? HTTP_BODY_LENGTH : HTTP_BODY_UNTIL_CLOSE;
+    }
     return true;
 }
 
 static bool may_keep_alive(const struct http_response *response)
 {
     if (response->body == HTTP_BODY_UNTIL_CLOSE ||
-        http_fields_has_member(&response->fields, SLICE("connection"), SLICE("close")))
+        http_fields_has_member(&response->fields, SLICE("connection"), SLICE("close"))) {
         return false;
+    }
     return response->minor_version > 0 ||
            http_fields_has_member(&response->fields, SLICE("connection"), SLICE("keep-alive"));
 }
@@ -117,16 +127,18 @@ bool http_parse_response(struct slice head, bool head_request, const struct http
     bool chunked = false, odd;
 
     *response = (struct http_response){.fields = {response->fields.items, 0, response->fields.capacity}};
-    if (cr == NULL || head.data + head.size - cr < 2 || cr[1] != '\n')
+    if (cr == NULL || head.data + head.size - cr < 2 || cr[1] != '\n') {
         return invalid(problem, "malformed_head", "the message head does not end where it should");
+    }
     struct slice line = slice_range(head.data, cr);
     odd = line.size == 12;
     if (!http_parse_status_line(line, response, problem) ||
         !http_parse_field_lines(slice_range(cr + 2, head.data + head.size), HTTP_UPSTREAM_INVALID_RESPONSE,
                                 limits, &response->fields, problem) ||
         !take_fields(response, &chunked, &odd, problem) ||
-        !frame(response, head_request, chunked, &odd, problem))
+        !frame(response, head_request, chunked, &odd, problem)) {
         return false;
+    }
     response->keep_alive = !odd && may_keep_alive(response);
     return true;
 }

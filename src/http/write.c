@@ -99,8 +99,9 @@ void http_write_field(struct buffer *out, struct slice name, struct slice value)
     p += name.size;
     *p++ = ':';
     *p++ = ' ';
-    if (value.size > 0)
+    if (value.size > 0) {
         memcpy(p, value.data, value.size);
+    }
     p += value.size;
     *p++ = '\r';
     *p++ = '\n';
@@ -141,10 +142,11 @@ void http_write_fault_body(struct buffer *out, enum http_fault fault, const char
     buffer_append_slice(out, SLICE(",\"type\":\"proxy_error\",\"code\":\""));
     buffer_append_string(out, http_fault_code(fault));
     buffer_append_slice(out, SLICE("\",\"request_id\":"));
-    if (request_id.size > 0)
+    if (request_id.size > 0) {
         json_write_latin1(out, request_id);
-    else
+    } else {
         buffer_append_slice(out, SLICE("null"));
+    }
     buffer_append_slice(out, SLICE("}}"));
 }
 
@@ -161,16 +163,19 @@ size_t http_write_fault(struct buffer *out, enum http_fault fault, const char *m
     http_write_field(out, SLICE("Content-Type"), SLICE("application/json"));
     http_write_field(out, SLICE("X-Content-Type-Options"), SLICE("nosniff"));
     http_write_field_uint64(out, SLICE("Content-Length"), body.size);
-    if (request_id.size > 0)
+    if (request_id.size > 0) {
         http_write_field(out, SLICE("X-Request-Id"), request_id);
-    if (status == 401)
+    }
+    if (status == 401) {
         http_write_field(out, SLICE("WWW-Authenticate"), SLICE("Bearer"));
-    else if (status == 405)
+    } else if (status == 405) {
         http_write_field(out, SLICE("Allow"), SLICE("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
-    else if (status == 503)
+    } else if (status == 503) {
         http_write_field(out, SLICE("Retry-After"), SLICE("1"));
-    if (close)
+    }
+    if (close) {
         http_write_field(out, SLICE("Connection"), SLICE("close"));
+    }
     http_write_end(out);
     if (!head_only) {
         buffer_append_slice(out, buffer_slice(&body));

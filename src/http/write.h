@@ -24,9 +24,11 @@ const char *http_reason_phrase(int status);
  *     {"error":{"message":"…","type":"proxy_error","code":"upstream_timeout","request_id":"…"}}
  * message: NULL for the fault's own sentence. Empty request_id: null in the body. head_only (a HEAD request): the same head, no body. Returns the number of body bytes written.
  */
-size_t http_write_fault(struct buffer *out, enum http_fault fault, const char *message, struct slice request_id, bool close, bool head_only);
+size_t http_write_fault(struct buffer *out, enum http_fault fault, const char *message,
+                        struct slice request_id, bool close, bool head_only);
 
 /* The body alone. */
-void http_write_fault_body(struct buffer *out, enum http_fault fault, const char *message, struct slice request_id);
+void http_write_fault_body(struct buffer *out, enum http_fault fault, const char *message,
+                           struct slice request_id);
 
 #endif

@@ -39,8 +39,9 @@ static struct outcome decode(struct slice text, size_t step, bool tolerant)
             assert_true(data.size > 0);
             buffer_append_slice(&outcome.body, data);
         }
-        if (outcome.result == HTTP_CHUNKED_MORE)
+        if (outcome.result == HTTP_CHUNKED_MORE) {
             assert_int_equal(input.size, 0);
+        }
         at += size - input.size;
         free(piece);
     }
@@ -55,8 +56,9 @@ static void assert_decodes(const char *text, const char *body, size_t left)
     for (size_t step = 1; step <= whole.size; step++) {
         for (int tolerant = 0; tolerant < 2; tolerant++) {
             struct outcome outcome = decode(whole, step, tolerant);
-            if (outcome.result != HTTP_CHUNKED_END || outcome.left != left || outcome.tolerated)
+            if (outcome.result != HTTP_CHUNKED_END || outcome.left != left || outcome.tolerated) {
                 fail_msg("%s in pieces of %zu: %s", text, step, outcome.reason);
+            }
             assert_true(slice_equal(buffer_slice(&outcome.body), slice_of(body)));
             buffer_free(&outcome.body);
         }
@@ -122,8 +124,9 @@ static void malformed_coding_is_refused_tolerant_or_not(void **state)
             for (size_t step = 1; step < 30; step += 7) {
                 struct outcome outcome = decode(slice_of(malformed[i].text), step, tolerant);
                 if (outcome.result != HTTP_CHUNKED_ERROR ||
-                    (!tolerant && strcmp(outcome.reason, malformed[i].reason) != 0))
+                    (!tolerant && strcmp(outcome.reason, malformed[i].reason) != 0)) {
                     fail_msg("%s: %s", malformed[i].text, outcome.reason);
+                }
                 buffer_free(&outcome.body);
             }
         }
@@ -149,8 +152,9 @@ static void oddities_pass_only_where_tolerated_and_are_reported(void **state)
             struct outcome strict = decode(slice_of(odd[i].text), step, false);
             struct outcome tolerant = decode(slice_of(odd[i].text), step, true);
             assert_int_equal(strict.result, HTTP_CHUNKED_ERROR);
-            if (tolerant.result != HTTP_CHUNKED_END || !tolerant.tolerated || tolerant.left != 0)
+            if (tolerant.result != HTTP_CHUNKED_END || !tolerant.tolerated || tolerant.left != 0) {
                 fail_msg("%s: %s", odd[i].text, tolerant.reason);
+            }
             assert_true(slice_equal(buffer_slice(&tolerant.body), slice_of(odd[i].body)));
             buffer_free(&strict.body);
             buffer_free(&tolerant.body);
@@ -182,8 +186,9 @@ static void the_largest_size_is_below_2_to_the_63(void **state)
 
 static void repeat(struct buffer *out, const char *text, size_t count)
 {
-    while (count-- > 0)
+    while (count-- > 0) {
         buffer_append_string(out, text);
+    }
 }
 
 /* Decodes prefix, count times piece, suffix. */

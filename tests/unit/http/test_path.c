@@ -33,9 +33,11 @@ static void plain_paths_are_safe(void **state)
                                         "/%2e%2e%2e",
                                         "/;",
                                         "/a/%41."};
-    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
-        if (!http_path_is_safe(slice_of(paths[i])))
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+        if (!http_path_is_safe(slice_of(paths[i]))) {
             fail_msg("%s", paths[i]);
+        }
+    }
 }
 
 static void paths_with_two_readings_are_not(void **state)
@@ -48,9 +50,11 @@ static void paths_with_two_readings_are_not(void **state)
         "/%",      "/a\\b",  "/a b",   "/a\"b",      "/a<b",    "/a>b",    "/a`b",    "/a{b",
         "/a}b",    "/a\x7f", "/a\x01", "/a\xc3\xbc", "/a#b",    "/a?b",    "/a/b/..", "/;/../x",
     };
-    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
-        if (http_path_is_safe(slice_of(paths[i])))
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+        if (http_path_is_safe(slice_of(paths[i]))) {
             fail_msg("%s", paths[i]);
+        }
+    }
     assert_false(http_path_is_safe((struct slice){"/a\0b", 4}));
 }
 

@@ -45,14 +45,16 @@ static bool parse(struct slice head)
 
 static void accept(const char *head)
 {
-    if (!parse(slice_of(head)))
+    if (!parse(slice_of(head))) {
         fail_msg("refused (%s): %s", problem.reason, head);
+    }
 }
 
 static void assert_slice(struct slice s, const char *text)
 {
-    if (!slice_equal(s, slice_of(text)))
+    if (!slice_equal(s, slice_of(text))) {
         fail_msg("%.*s is not %s", SLICE_ARGUMENTS(s), text);
+    }
 }
 
 static int free_request(void **state)
@@ -178,8 +180,9 @@ static void targets_have_the_forms_of_their_methods(void **state)
         accept(head);
         assert_slice(request.path, cases[i].path);
         assert_int_equal(request.has_query, cases[i].query != NULL);
-        if (cases[i].query != NULL)
+        if (cases[i].query != NULL) {
             assert_slice(request.query, cases[i].query);
+        }
         assert_slice(request.authority, cases[i].authority);
     }
 }
@@ -323,10 +326,12 @@ static void ambiguous_requests_are_refused_with_their_reason(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
-        if (parse(slice_of(refused[i].head)))
+        if (parse(slice_of(refused[i].head))) {
             fail_msg("accepted: %s", refused[i].head);
-        if (strcmp(problem.reason, refused[i].reason) != 0 || problem.fault != refused[i].fault)
+        }
+        if (strcmp(problem.reason, refused[i].reason) != 0 || problem.fault != refused[i].fault) {
             fail_msg("%s, not %s: %s", problem.reason, refused[i].reason, refused[i].head);
+        }
     }
 }
 
@@ -337,10 +342,12 @@ static void every_control_character_is_refused_everywhere(void **state)
     for (size_t position = 0; position < sizeof(pattern) - 5; position++) {
         for (int octet = 0; octet < 256; octet++) {
             char head[sizeof(pattern)];
-            if ((octet >= 0x20 && octet != 0x7f) || octet == pattern[position])
+            if ((octet >= 0x20 && octet != 0x7f) || octet == pattern[position]) {
                 continue;
-            if (octet == '\t' && position >= sizeof(LINE) - 1) /* a blank may stand in a value */
+            }
+            if (octet == '\t' && position >= sizeof(LINE) - 1) { /* a blank may stand in a value */
                 continue;
+            }
             memcpy(head, pattern, sizeof(pattern));
             head[position] = (char)octet;
             struct http_scan scan = {0};

@@ -26,8 +26,9 @@ static bool parse(const char *head, bool head_request)
     struct slice whole = slice_of(head);
     enum http_scan_result result = http_scan_head(&scan, whole, true, &limits, &problem);
     assert_int_not_equal(result, HTTP_SCAN_INCOMPLETE);
-    if (result == HTTP_SCAN_COMPLETE)
+    if (result == HTTP_SCAN_COMPLETE) {
         return http_parse_response(whole, head_request, &limits, &response, &problem);
+    }
     const char *reason = problem.reason;
     assert_false(http_parse_response(whole, head_request, &limits, &response, &problem));
     problem.reason = reason;
@@ -86,13 +87,15 @@ static void body_and_connection_follow_from_status_method_and_fields(void **stat
 {
     (void)state;
     for (size_t i = 0; i < sizeof(accepted) / sizeof(accepted[0]); i++) {
-        if (!parse(accepted[i].head, accepted[i].head_request))
+        if (!parse(accepted[i].head, accepted[i].head_request)) {
             fail_msg("refused (%s): %s", problem.reason, accepted[i].head);
+        }
         if (response.status != accepted[i].status || response.body != accepted[i].body ||
             response.content_length != accepted[i].content_length ||
             response.has_content_length != accepted[i].has_content_length ||
-            response.keep_alive != accepted[i].keep_alive)
+            response.keep_alive != accepted[i].keep_alive) {
             fail_msg("misunderstood: %s", accepted[i].head);
+        }
     }
 }
 
@@ -143,10 +146,12 @@ static void invalid_responses_are_refused_with_their_reason(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
-        if (parse(refused[i].head, false))
+        if (parse(refused[i].head, false)) {
             fail_msg("accepted: %s", refused[i].head);
-        if (strcmp(problem.reason, refused[i].reason) != 0)
+        }
+        if (strcmp(problem.reason, refused[i].reason) != 0) {
             fail_msg("%s, not %s: %s", problem.reason, refused[i].reason, refused[i].head);
+        }
         assert_int_equal(problem.fault, HTTP_UPSTREAM_INVALID_RESPONSE);
     }
 }

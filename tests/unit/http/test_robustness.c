@@ -146,8 +146,9 @@ static void mutated_responses_are_refused_or_sound(void **state)
         char *text = mutate(responses[i % COUNT(responses)], &size);
         struct slice head = {text, size};
         struct http_scan scan = {0};
-        if (http_scan_head(&scan, head, true, &limits, &problem) == HTTP_SCAN_COMPLETE)
+        if (http_scan_head(&scan, head, true, &limits, &problem) == HTTP_SCAN_COMPLETE) {
             head.size = scan.offset;
+        }
         if (http_parse_response(head, i % 5 == 0, &limits, &response, &problem)) {
             assert_true(response.status >= 100 && response.status <= 599 && contains(head, response.reason));
             assert_clean(head, &response.fields);
@@ -172,8 +173,9 @@ static uint64_t decode(struct slice text, bool tolerant, size_t max_piece)
         size_t before = input.size;
         while ((result = http_chunked_next(&decoder, &input, &data, &reason)) == HTTP_CHUNKED_DATA) {
             assert_true(data.size > 0 && contains(text, data));
-            for (size_t i = 0; i < data.size; i++)
+            for (size_t i = 0; i < data.size; i++) {
                 sum = sum * 31 + (unsigned char)data.data[i];
+            }
         }
         at += before - input.size;
     }
@@ -202,15 +204,17 @@ static void random_bytes_are_survived(void **state)
     for (size_t i = 0; i < ROUNDS / 4; i++) {
         size_t size = random_below(40);
         char *text = malloc(size > 0 ? size : 1);
-        for (size_t j = 0; j < size; j++)
+        for (size_t j = 0; j < size; j++) {
             text[j] = (char)random_below(256);
+        }
         struct slice whole = {text, size}, rest = whole, member;
         check_request(whole, &request);
         decode(whole, true, 5);
         http_path_is_safe(whole);
         size_t members = 0;
-        while (http_list_next(&rest, &member))
+        while (http_list_next(&rest, &member)) {
             assert_true(contains(whole, member) && ++members <= size);
+        }
         free(text);
     }
     http_request_free(&request);

@@ -96,8 +96,9 @@ static void assert_same_for_every_split(const char *text, bool response)
             assert_string_equal(outcome.problem.reason, expected.problem.reason);
         }
     }
-    for (size_t size = 1; size <= whole.size && result == HTTP_SCAN_INCOMPLETE; size++)
+    for (size_t size = 1; size <= whole.size && result == HTTP_SCAN_INCOMPLETE; size++) {
         result = http_scan_head(&scan, (struct slice){whole.data, size}, response, &limits, &problem);
+    }
     assert_int_equal(result, expected.result);
     assert_string_equal(problem.reason, expected.problem.reason);
 }
@@ -105,10 +106,12 @@ static void assert_same_for_every_split(const char *text, bool response)
 static void outcome_is_the_same_for_every_split(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++)
+    for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
         assert_same_for_every_split(requests[i], false);
-    for (size_t i = 0; i < sizeof(responses) / sizeof(responses[0]); i++)
+    }
+    for (size_t i = 0; i < sizeof(responses) / sizeof(responses[0]); i++) {
         assert_same_for_every_split(responses[i], true);
+    }
 }
 
 static struct outcome scan_whole(const char *text, bool response)
