@@ -63,9 +63,7 @@ bool http_parse_field_lines(struct slice lines, enum http_fault fault, const str
             p++;
         } while (p < end && octet_is_blank(*p));
         const char *value = p;
-        while (p < end && octet_is(*p, OCTET_FIELD)) {
-            p++;
-        }
+        p = octets_skip_field(p, end);
         if (end - p < 2) {
             break;
         }

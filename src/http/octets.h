@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 enum {
     OCTET_TOKEN = 1 << 0,  /* tchar: methods, field names */
@@ -27,6 +28,27 @@ static inline bool octet_is(char octet, unsigned class)
 static inline bool octet_is_blank(char octet)
 {
     return octet == ' ' || octet == '\t';
+}
+
+/* The first octet from p on that is not OCTET_FIELD, or end. Eight at a time, as long as all are from 0x20 on and none is DEL: most of a head. */
+static inline const char *octets_skip_field(const char *p, const char *end)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), high = ones * 0x80;
+    for (;;) {
+        for (; end - p >= 8; p += 8) {
+            uint64_t word, del;
+            memcpy(&word, p, 8);
+            del = word ^ ones * 0x7f;
+            if ((((word - ones * 0x20) & ~word) | ((del - ones) & ~del)) & high) {
+                break;
+            }
+        }
+        for (int i = 0; i < 8; i++, p++) {
+            if (p == end || !octet_is(*p, OCTET_FIELD)) {
+                return p;
+            }
+        }
+    }
 }
 
 /* Of a hexadecimal digit. */

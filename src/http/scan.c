@@ -180,9 +180,7 @@ static bool walk_line(struct http_scan *scan, struct slice data, size_t *offset,
     if (scan->lines == 0 && !response) {
         return http_request_line_walk(&scan->request_line, data, offset, limits->max_target_bytes, problem);
     }
-    while (*offset < data.size && octet_is(data.data[*offset], OCTET_FIELD)) {
-        (*offset)++;
-    }
+    *offset = (size_t)(octets_skip_field(data.data + *offset, data.data + data.size) - data.data);
     if (*offset < data.size && data.data[*offset] != '\r') {
         return http_refuse_octet(problem, fault, data.data[*offset], "malformed_head",
                                  "malformed message head");
