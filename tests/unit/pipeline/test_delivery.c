@@ -69,6 +69,7 @@ static void a_batch_waits_no_longer_than_max_wait(void **state)
     world_wait_for(&world, "a\n");
     world_publish(&world, "b", "");
     world_wait_for(&world, "b\n");
+    world_drain(&world);
     world_stop(&world);
 }
 
