@@ -413,6 +413,9 @@ static bool is_stream(struct slice content_type)
 
 static enum forward_framing framing_of(const struct exchange *exchange, const struct http_response *response)
 {
+    if (response->status == 205) {
+        return FORWARD_NONE; /* whatever the upstream announced (RFC 9110 15.3.6) */
+    }
     switch (response->body) {
     case HTTP_BODY_NONE:
         return FORWARD_NONE;
@@ -445,6 +448,9 @@ static void on_head(void *owner, const struct http_response *response)
 static void on_body(void *owner, struct gather *gather, bool last)
 {
     struct exchange *exchange = owner;
+    if (exchange->framing == FORWARD_NONE) {
+        gather_begin(gather);
+    }
     for (int i = 0; i < gather->count; i++) {
         capture_response(&exchange->capture, gather->data[i]);
     }
@@ -645,6 +651,9 @@ void exchange_begin(struct exchange *exchange)
                "the request has been here before: a route leads back to this proxy", false);
     } else if (exchange->route == NULL) {
         refuse(exchange, HTTP_NO_ROUTE, "no route has a prefix that matches this path", false);
+    } else if (!route_target_is_safe(exchange->route, request->path)) {
+        refuse(exchange, HTTP_BAD_REQUEST, "what follows the route's prefix begins with an empty segment",
+               false);
     } else if (limit > 0 && request->body == HTTP_BODY_LENGTH && request->content_length > limit) {
         refuse(exchange, HTTP_REQUEST_TOO_LARGE, "the request body is larger than limits.max_body_bytes",
                false);

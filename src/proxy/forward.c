@@ -183,6 +183,8 @@ static void add_ours(const struct forward_response *forward, struct buffer *scra
         char number[24];
         snprintf(number, sizeof number, "%" PRIu64, response->content_length);
         add_made(sent, SLICE("Content-Length"), scratch, number);
+    } else if (response->status == 205) {
+        http_fields_add(sent, SLICE("Content-Length"), SLICE("0"));
     } else if (forward->framing == FORWARD_CHUNKED) {
         http_fields_add(sent, SLICE("Transfer-Encoding"), SLICE("chunked"));
     }

@@ -19,16 +19,22 @@ const struct route *route_find(const struct proxy_settings *settings, struct sli
     return NULL;
 }
 
+static struct slice path_for_upstream(const struct route *route, struct slice path)
+{
+    size_t prefix = route->strip_prefix ? strlen(route->prefix) : 0;
+    return (struct slice){path.data + prefix, path.size - prefix};
+}
+
+bool route_target_is_safe(const struct route *route, struct slice path)
+{
+    return !slice_starts_with(path_for_upstream(route, path), SLICE("//"));
+}
+
 void route_write_target(const struct route *route, const struct http_request *request, struct buffer *out)
 {
-    struct slice path = request->path;
     size_t before = out->size;
-    if (route->strip_prefix) {
-        size_t prefix = strlen(route->prefix);
-        path = (struct slice){path.data + prefix, path.size - prefix};
-    }
     buffer_append_string(out, route->base_path);
-    buffer_append_slice(out, path);
+    buffer_append_slice(out, path_for_upstream(route, request->path));
     if (out->size == before) {
         buffer_append_char(out, '/');
     }

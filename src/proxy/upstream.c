@@ -75,6 +75,7 @@ static void begin_body(struct upstream *upstream)
 {
     struct http_response *response = &upstream->response;
     http_body_begin(&upstream->body, response->body, response->content_length);
+    http_body_be_tolerant(&upstream->body);
     upstream->state = BODY;
     upstream->callbacks->on_head(upstream->owner, response);
 }
@@ -353,7 +354,8 @@ void upstream_release(struct upstream *upstream, bool request_complete)
     if (upstream->transport == NULL) {
         return;
     }
-    bool clean = request_complete && upstream->response.keep_alive && !upstream->surplus && !upstream->broken;
+    bool clean = request_complete && upstream->response.keep_alive && !upstream->surplus &&
+                 !upstream->broken && !http_body_was_odd(&upstream->body);
     if (clean) {
         struct transport *transport = upstream->transport;
         upstream->transport = NULL;

@@ -79,11 +79,20 @@ static void the_target_is_forwarded_as_received_but_for_the_prefix(void **state)
     expect_target("/azure/chat", "a", "/openai/v1/chat?a");
 }
 
+static void what_is_left_of_a_path_never_names_a_host(void **state)
+{
+    (void)state;
+    assert_false(route_target_is_safe(&routes[1], SLICE("/ollama//evil.test/x")));
+    assert_true(route_target_is_safe(&routes[1], SLICE("/ollama/a//b")));
+    assert_true(route_target_is_safe(&routes[3], SLICE("/v1//b")));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_longest_prefix_wins_on_segment_boundaries),
         cmocka_unit_test(the_root_takes_everything_else),
+        cmocka_unit_test(what_is_left_of_a_path_never_names_a_host),
         cmocka_unit_test(the_target_is_forwarded_as_received_but_for_the_prefix),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
