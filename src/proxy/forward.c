@@ -175,8 +175,8 @@ static void add_made(struct http_fields *sent, struct slice name, struct buffer 
 static void add_ours(const struct forward_response *forward, struct buffer *scratch, struct http_fields *sent)
 {
     const struct http_response *response = forward->response;
-    bool keeps_length =
-        forward->framing == FORWARD_NONE && response->has_content_length && response->status != 204;
+    bool keeps_length = forward->framing == FORWARD_NONE && response->has_content_length &&
+                        response->status != 204 && response->status != 205;
     buffer_clear(scratch);
     buffer_reserve(scratch, 32 + CLOCK_HTTP_DATE_SIZE + FORWARD_REQUEST_ID_SIZE);
     if (forward->framing == FORWARD_LENGTH || keeps_length) {
