@@ -3,6 +3,14 @@
 #include "base/utf8.h"
 #include "event/content.h"
 
+static void append_lower(struct buffer *out, struct slice text)
+{
+    char *room = buffer_reserve(out, text.size);
+    for (size_t i = 0; i < text.size; i++)
+        room[i] = ascii_lower(text.data[i]);
+    buffer_commit(out, text.size);
+}
+
 /* The value of Content-Encoding in lower case, all lines joined; empty when there is none. */
 static struct slice content_coding(const struct name_value *headers, size_t count, struct buffer *storage)
 {
@@ -11,8 +19,7 @@ static struct slice content_coding(const struct name_value *headers, size_t coun
             continue;
         if (storage->size > 0)
             buffer_append_string(storage, ", ");
-        for (size_t j = 0; j < headers[i].value.size; j++)
-            buffer_append_char(storage, ascii_lower(headers[i].value.data[j]));
+        append_lower(storage, headers[i].value);
     }
     return buffer_slice(storage);
 }
@@ -98,36 +105,36 @@ void event_view_free(struct event_view *view)
     buffer_free(&view->response_coding);
 }
 
-/* Is there an earlier header of this name? */
-static bool came_before(const struct name_value *headers, size_t index)
+/* The first header at or behind from that has this name; count when there is none. */
+static size_t find_name(const struct name_value *headers, size_t from, size_t count, struct slice name)
 {
-    for (size_t i = 0; i < index; i++)
-        if (slice_equal_nocase(headers[i].name, headers[index].name))
-            return true;
-    return false;
+    while (from < count && !slice_equal_nocase(headers[from].name, name))
+        from++;
+    return from;
 }
 
 void event_headers_joined(const struct name_value *headers, size_t count,
                           void (*visit)(void *argument, struct slice name, struct slice value),
                           void *argument)
 {
-    struct buffer name = {0}, value = {0};
+    struct buffer lower = {0}, joined = {0};
     for (size_t i = 0; i < count; i++) {
-        if (came_before(headers, i))
+        struct slice name = headers[i].name, value = headers[i].value;
+        if (find_name(headers, 0, i, name) < i)
             continue;
-        const char *separator = slice_equal_nocase(headers[i].name, SLICE("cookie")) ? "; " : ", ";
-        buffer_clear(&name);
-        for (size_t j = 0; j < headers[i].name.size; j++)
-            buffer_append_char(&name, ascii_lower(headers[i].name.data[j]));
-        buffer_clear(&value);
-        buffer_append_slice(&value, headers[i].value);
-        for (size_t j = i + 1; j < count; j++)
-            if (slice_equal_nocase(headers[j].name, headers[i].name)) {
-                buffer_append_string(&value, separator);
-                buffer_append_slice(&value, headers[j].value);
-            }
-        visit(argument, buffer_slice(&name), buffer_slice(&value));
+        const char *separator = slice_equal_nocase(name, SLICE("cookie")) ? "; " : ", ";
+        buffer_clear(&joined);
+        for (size_t j = i; (j = find_name(headers, j + 1, count, name)) < count;) {
+            if (joined.size == 0)
+                buffer_append_slice(&joined, headers[i].value);
+            buffer_append_string(&joined, separator);
+            buffer_append_slice(&joined, headers[j].value);
+            value = buffer_slice(&joined);
+        }
+        buffer_clear(&lower);
+        append_lower(&lower, name);
+        visit(argument, buffer_slice(&lower), value);
     }
-    buffer_free(&name);
-    buffer_free(&value);
+    buffer_free(&lower);
+    buffer_free(&joined);
 }
