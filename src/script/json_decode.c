@@ -11,6 +11,7 @@
 #include "base/utf8.h"
 #include "script/host.h"
 #include "script/json.h"
+#include "script/json_scan.h"
 
 #define MAX_EXACT_INTEGER UINT64_C(9007199254740992) /* 2^53 */
 
@@ -69,30 +70,6 @@ static bool is_digit(const struct parser *parser)
 
 /* Strings */
 
-#define EACH_BYTE(b) (UINT64_C(0x0101010101010101) * (b))
-
-/* To the first quote, backslash or control character, eight bytes at a time; *high gets bit 7 of any byte that was passed. */
-static const char *scan_plain(const char *at, const char *end, uint64_t *high)
-{
-    while (end - at >= 8) {
-        uint64_t word;
-        memcpy(&word, at, 8);
-        uint64_t quote = word ^ EACH_BYTE('"'), backslash = word ^ EACH_BYTE('\\');
-        uint64_t special = ((quote - EACH_BYTE(1)) & ~quote) | ((backslash - EACH_BYTE(1)) & ~backslash) |
-                           ((word - EACH_BYTE(0x20)) & ~word);
-        if ((special & EACH_BYTE(0x80)) != 0) {
-            break;
-        }
-        *high |= word;
-        at += 8;
-    }
-    while (at < end && *at != '"' && *at != '\\' && (unsigned char)*at >= 0x20) {
-        *high |= (unsigned char)*at++;
-    }
-    *high &= EACH_BYTE(0x80);
-    return at;
-}
-
 static bool parse_hex(struct parser *parser, uint32_t *unit)
 {
     *unit = 0;
@@ -137,29 +114,94 @@ static bool parse_unicode_escape(struct parser *parser, uint32_t *code_point)
     return true;
 }
 
-/* Behind the backslash. */
-static bool parse_escape(struct parser *parser)
+/* Behind the backslash. Writes the bytes it stands for to *out: never more than the escape has. */
+static bool parse_escape(struct parser *parser, char **out)
 {
-    static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
+    uint32_t code_point;
     char c = parser->at < parser->end ? *parser->at : '\0';
-    char bytes[4];
-    size_t size = 1;
-    const char *name = c != '\0' ? strchr(names, c) : NULL;
-    if (c == 'u') {
+    switch (c) {
+    case '"':
+    case '\\':
+    case '/':
+        break;
+    case 'b':
+        c = '\b';
+        break;
+    case 'f':
+        c = '\f';
+        break;
+    case 'n':
+        c = '\n';
+        break;
+    case 'r':
+        c = '\r';
+        break;
+    case 't':
+        c = '\t';
+        break;
+    case 'u':
         parser->at++;
-        uint32_t code_point;
         if (!parse_unicode_escape(parser, &code_point)) {
             return false;
         }
-        size = utf8_encode(code_point, bytes);
-    } else if (name != NULL) {
-        parser->at++;
-        bytes[0] = values[name - names];
-    } else {
+        *out += utf8_encode(code_point, *out);
+        return true;
+    default:
         return fail_unexpected(parser, "one of \"\\/bfnrtu after a backslash");
     }
+    parser->at++;
+    *(*out)++ = c;
+    return true;
+}
+
+/* The bytes up to the next quote or backslash, which is passed. */
+static bool parse_plain(struct parser *parser, const char *quote, struct slice *piece)
+{
+    const char *from = parser->at;
+    uint64_t high;
+    parser->at = json_scan_plain(from, parser->end, &high);
+    *piece = slice_range(from, parser->at);
+    if (high != 0) {
+        size_t valid = utf8_valid_prefix(*piece);
+        if (valid != piece->size) {
+            return fail(parser, from + valid, "not UTF-8");
+        }
+    }
+    if (parser->at == parser->end) {
+        return fail(parser, quote, "this string has no end");
+    }
+    if ((unsigned char)*parser->at < 0x20) {
+        return fail(parser, parser->at, "a control character in a string must be escaped");
+    }
+    parser->at++;
+    return true;
+}
+
+/* Behind the first backslash of a string that began at quote. What it stands for is never longer than what is written, so that there is room for it without asking again. */
+static bool parse_escaped_string(struct parser *parser, const char *quote, struct slice piece)
+{
+    char ignored[4], *begin = ignored, *out;
     if (parser->lua != NULL) {
-        buffer_append(parser->scratch, bytes, size);
+        buffer_clear(parser->scratch);
+        begin = buffer_reserve(parser->scratch, (size_t)(parser->end - quote));
+    }
+    out = begin;
+    for (;;) {
+        if (parser->lua == NULL) {
+            out = ignored;
+        } else if (piece.size > 0) {
+            memcpy(out, piece.data, piece.size);
+            out += piece.size;
+        }
+        if (parser->at[-1] == '"') {
+            break;
+        }
+        if (!parse_escape(parser, &out) || !parse_plain(parser, quote, &piece)) {
+            return false;
+        }
+    }
+    if (parser->lua != NULL) {
+        lua_pushlstring(parser->lua, begin, (size_t)(out - begin));
     }
     return true;
 }
@@ -167,51 +209,18 @@ static bool parse_escape(struct parser *parser)
 /* At the quote. */
 static bool parse_string(struct parser *parser)
 {
-    const char *begin = ++parser->at;
-    bool escaped = false;
-    for (;;) {
-        const char *from = parser->at;
-        uint64_t high = 0;
-        parser->at = scan_plain(from, parser->end, &high);
-        struct slice piece = slice_range(from, parser->at);
-        if (high != 0) {
-            size_t valid = utf8_valid_prefix(piece);
-            if (valid != piece.size) {
-                return fail(parser, from + valid, "not UTF-8");
-            }
-        }
-        if (parser->at == parser->end) {
-            return fail(parser, begin - 1, "this string has no end");
-        }
-        if ((unsigned char)*parser->at < 0x20) {
-            return fail(parser, parser->at, "a control character in a string must be escaped");
-        }
-        bool ends = *parser->at++ == '"';
-        if (ends && !escaped) {
-            if (parser->lua != NULL) {
-                lua_pushlstring(parser->lua, piece.data, piece.size);
-            }
-            return true;
-        }
-        if (!escaped) {
-            escaped = true;
-            if (parser->lua != NULL) {
-                buffer_clear(parser->scratch);
-            }
-        }
-        if (parser->lua != NULL) {
-            buffer_append_slice(parser->scratch, piece);
-        }
-        if (ends) {
-            if (parser->lua != NULL) {
-                lua_pushlstring(parser->lua, buffer_data(parser->scratch), parser->scratch->size);
-            }
-            return true;
-        }
-        if (!parse_escape(parser)) {
-            return false;
-        }
+    const char *quote = parser->at++;
+    struct slice piece;
+    if (!parse_plain(parser, quote, &piece)) {
+        return false;
     }
+    if (parser->at[-1] == '\\') {
+        return parse_escaped_string(parser, quote, piece);
+    }
+    if (parser->lua != NULL) {
+        lua_pushlstring(parser->lua, piece.data, piece.size);
+    }
+    return true;
 }
 
 /* Numbers */
