@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
@@ -112,8 +113,13 @@ static UNUSED void tcp_pair(int fds[2])
     fds[1] = accept(listening, NULL, NULL);
     assert_true(fds[1] >= 0);
     close(listening);
-    set_nonblocking(fds[0]);
-    set_nonblocking(fds[1]);
+    for (int i = 0; i < 2; i++) {
+        set_nonblocking(fds[i]);
+        setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+        /* Small, so that a peer that does not read is soon felt. */
+        setsockopt(fds[i], SOL_SOCKET, SO_SNDBUF, &(int){100000}, sizeof(int));
+        setsockopt(fds[i], SOL_SOCKET, SO_RCVBUF, &(int){100000}, sizeof(int));
+    }
 }
 
 static UNUSED void close_with_reset(int fd)
