@@ -1,20 +1,19 @@
-"""Free ports, below the range the system takes for outgoing connections, so that nobody takes them between choosing and binding."""
+"""Free ports, below the range the system takes for outgoing connections, so that nobody takes them between choosing and binding.
 
-import itertools
-import os
+Each is drawn at random: test processes side by side never meet on one for long enough to share it.
+"""
+
 import random
 import socket
 
-_start = random.Random(os.getpid() * 7919 + int.from_bytes(os.urandom(4))).randrange(10000, 31000)
-_ports = itertools.cycle(range(10000, 32000))
-for _ in range(_start - 10000):
-    next(_ports)
+_random = random.SystemRandom()
 
 
 def free_port(host="127.0.0.1"):
     """A port nobody listens on."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for port in _ports:
+    while True:
+        port = _random.randrange(10000, 32000)
         with socket.socket(family) as probe:
             try:
                 probe.bind((host, port))
