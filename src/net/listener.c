@@ -189,7 +189,9 @@ static enum accepted accept_one(struct listener *listener)
         case ENFILE:
         case ENOBUFS:
         case ENOMEM:
-            return ACCEPT_EXHAUSTED;
+            /* Linux looks for a descriptor before it looks for a connection. */
+            return poll(&(struct pollfd){.fd = listener->fd, .events = POLLIN}, 1, 0) > 0 ? ACCEPT_EXHAUSTED
+                                                                                          : ACCEPT_EMPTY;
         case EINTR: /* and what befell the connection, not us */
         case ECONNABORTED:
         case EPROTO:
