@@ -29,10 +29,9 @@ def test_disabled_builds_no_events(start_proxy, upstream, env):
     proxy = start_proxy(file=False, env={"UPSTREAM_URL": upstream.url, **env}, command=(), events=False)
     for _ in range(5):
         assert proxy.exchange("GET", "/v1/models").status == 200
-    metrics = proxy.metrics()
+    metrics = wait_until(lambda: (found := proxy.metrics()).value("llm_proxy_requests_total") == 5 and found, "five requests are counted")
     assert proxy.stop() == 0
     assert proxy.stdout == "" and metrics.value("llm_proxy_events_received_total") == 0
-    assert metrics.value("llm_proxy_requests_total") == 5
 
 
 def test_file_variable_writes_there_instead_of_stdout(start_proxy, upstream, tmp_path):

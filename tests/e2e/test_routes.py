@@ -97,7 +97,7 @@ def test_name_of_a_route_is_its_prefix_by_default(start_proxy, upstream):
     assert proxy.metrics().value("llm_proxy_requests_total", route="/v1/", code="200") == 1
 
 
-@pytest.mark.parametrize("path", ["/v1/../admin", "/v1/%2e%2e/admin", "/v1/.%2E/admin", "/v1/..;/admin", "/v1/a%2fb", "/v1/a%5cb", "/v1/%00", "/v1//x", "/v1/./x"])
+@pytest.mark.parametrize("path", ["/v1/../admin", "/v1/%2e%2e/admin", "/v1/.%2E/admin", "/v1/..;/admin", "/v1/a%2fb", "/v1/a%5cb", "/v1/%00", "/v1/./x"])
 def test_paths_that_could_mean_something_else_upstream_are_refused(start_proxy, upstream, path):
     proxy = start_proxy({"routes": [route("/v1/", upstream)]})
     assert proxy.exchange("GET", path).status == 400

@@ -128,8 +128,8 @@ def test_sighup_applies_new_routes_while_running_exchanges_keep_theirs(proxy, up
     with proxy.wire() as wire:
         begin(wire)
         proxy.reload({"routes": [{"name": "new", "prefix": "/new/", "upstream": upstream.url}]})
-        wait_until(lambda: proxy.exchange("GET", "/new/v1/models").status == 200, "the new route")
-        assert proxy.exchange("GET", "/v1/models").status == 404
+        wait_until(lambda: proxy.exchange("GET", "/v1/models").status == 404, "the old route is gone")
+        assert proxy.exchange("GET", "/new/v1/models").status == 200
         assert finish(wire)
         # The connection lives on, with the new routes.
         assert wire.exchange("GET", "/new/v1/models").status == 200

@@ -4,11 +4,12 @@ import hashlib
 import json
 import socket
 import threading
+import time
 
 import pytest
 
 from support.proxy import SANITIZED
-from support.waiting import stays, wait_until
+from support.waiting import wait_until
 from upstream import MockUpstream, body_of_size
 
 MIB = 1 << 20
@@ -63,30 +64,25 @@ def test_answer_before_the_upload_ended(proxy, upstream):
     assert event["status"] == 429
 
 
-def test_slow_client_slows_the_upstream_and_memory_stays_bounded(start_proxy):
-    proxy = start_proxy({"observability": {"max_response_body_bytes": "64KiB"}, "workers": 1})
+def test_slow_client_slows_the_upstream_and_memory_stays_bounded(start_proxy, upstream):
+    proxy = start_proxy({"workers": 1, "observability": {"max_response_body_bytes": "64KiB"}})
     before = proxy.memory_kib()
     size = 64 * MIB
-    with MockUpstream() as mock:
-        proxy.reload({"workers": 1, "routes": [{"name": "big", "prefix": "/", "upstream": mock.url}], "observability": {"max_response_body_bytes": "64KiB"}})
-        wait_until(lambda: proxy.exchange("GET", "/v1/models").status == 200, "the reloaded route works")
-        with proxy.wire(receive_buffer=65536) as wire:
-            wire.request("GET", "/bytes", [("x-mock-size", str(size))])
-            request = wait_until(lambda: [one for one in mock.requests if one.target == "/bytes"], "the request")[0]
-            wait_until(lambda: request.bytes_sent > 0, "the first bytes")
-            sent = -1
-            while sent != request.bytes_sent:  # until it stands still
-                sent = request.bytes_sent
-                stays(lambda: True, "", 0.5)
-            assert sent < 20 * MIB, "the upstream was not slowed"
-            if not SANITIZED:
-                assert proxy.memory_kib() - before < 8 * 1024
-            wire.socket.settimeout(60)
-            response = wire.response()
-            assert response.complete and hashlib.sha256(response.body).digest() == hashlib.sha256(body_of_size(size)).digest()
+    with proxy.wire(receive_buffer=65536, timeout=60) as wire:
+        wire.request("GET", "/bytes", [("x-mock-size", str(size))])
+        request = wait_until(lambda: upstream.requests and upstream.requests[0].bytes_sent and upstream.requests[0], "the first bytes")
+        sent = -1
+        while sent != request.bytes_sent:  # until it stands still
+            sent = request.bytes_sent
+            time.sleep(0.5)
+        assert sent < 20 * MIB, "the upstream was not slowed"
         if not SANITIZED:
             assert proxy.memory_kib() - before < 8 * 1024
-    wait_until(lambda: any(event["response_bytes"] == size for event in proxy.events()), "the event")
+        response = wire.response()
+        assert response.complete and hashlib.sha256(response.body).digest() == hashlib.sha256(body_of_size(size)).digest()
+    if not SANITIZED:
+        assert proxy.memory_kib() - before < 8 * 1024
+    assert proxy.event()["response_bytes"] == size
 
 
 def test_slow_upstream_slows_the_client_and_memory_stays_bounded(start_proxy):

@@ -1,8 +1,10 @@
 """Upstreams over TLS: verified, and when they cannot be, the client gets 502 and the event says why."""
 
 import json
+import socket
 import ssl
 import subprocess
+import threading
 
 import pytest
 
@@ -71,10 +73,18 @@ def test_verification_can_be_switched_off(start_proxy, tls_upstream):
     proxy.event()
 
 
-def test_plain_http_where_tls_was_expected(start_proxy, upstream):
-    proxy = start_proxy(https_route(upstream.url.replace("http:", "https:"), verify=False))
-    assert proxy.exchange("GET", "/v1/models").status == 502
-    assert proxy.event()["error"]["kind"] == "upstream_unreachable"
+def test_plain_http_where_tls_was_expected(start_proxy):
+    def serve():
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        proxy = start_proxy(https_route("https://127.0.0.1:%d" % listener.getsockname()[1], verify=False))
+        assert proxy.exchange("GET", "/v1/models").status == 502
+        assert proxy.event()["error"]["kind"] == "upstream_unreachable"
 
 
 def test_old_protocol_versions_are_refused(start_proxy, authority):

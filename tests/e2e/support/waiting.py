@@ -15,11 +15,3 @@ def wait_until(condition, what, seconds=PATIENCE, every=0.01):
         if time.monotonic() > end:
             raise AssertionError(f"waited {seconds} s in vain: {what() if callable(what) else what}")
         time.sleep(every)
-
-
-def stays(condition, what, seconds=0.5):
-    """Holds that condition() stays true for a while."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert condition(), what
-        time.sleep(0.02)
