@@ -3,7 +3,7 @@
 local file = {}
 
 ---@class llmproxy.file.handle
-local handle = {}
+local handle = {} -- luacheck: ignore
 
 --- Writes text, which should be whole lines.
 ---
