@@ -39,6 +39,15 @@ def answers(text):
     return {name: "https://example.test/x" if "URL" in name else "value-of-" + name.lower() for name in ASKED.findall(text)}
 
 
+def put_plugin(folder, text):
+    """Puts a plugin's text where it is found, named as its first line says; its name."""
+    kind = is_plugin(text)[1]
+    name = (re.match(r"--.*?([\w-]+)\.lua", text) or [None, "mine"])[1]
+    (folder / f"{kind}s").mkdir(parents=True, exist_ok=True)
+    (folder / f"{kind}s" / f"{name}.lua").write_text(text)
+    return name
+
+
 def is_plugin(text):
     return re.search(r"^\s*kind\s*=\s*\"(transform|dispatcher)\"", text, re.M)
 
@@ -49,13 +58,14 @@ def is_configuration(text):
 
 @pytest.mark.parametrize("text", blocks("lua"))
 def test_lua_in_the_documentation(text, tmp_path):
-    if plugin := is_plugin(text):
-        name = (re.match(r"--.*?([\w-]+)\.lua", text) or [None, "mine"])[1]
-        (tmp_path / f"{plugin[1]}s").mkdir()
-        (tmp_path / f"{plugin[1]}s" / f"{name}.lua").write_text(text)
-        result = run("plugins", "show", name, env={"LLM_PROXY_PLUGINS": str(tmp_path)})
+    if is_plugin(text):
+        result = run("plugins", "show", put_plugin(tmp_path, text), env={"LLM_PROXY_PLUGINS": str(tmp_path)})
     elif is_configuration(text):
         (tmp_path / "llm-proxy.lua").write_text(text)
+        for folder in re.findall(r'plugin_path\s*=\s*\{\s*"([^"/][^"]*)"', text):
+            for plugin in blocks("lua"):
+                if is_plugin(plugin.values[0]):
+                    put_plugin(tmp_path / folder, plugin.values[0])
         result = run("check", "-c", tmp_path / "llm-proxy.lua", env={**answers(text), "LLM_PROXY_PLUGINS": str(ROOT / "examples/plugins")})
     else:
         pytest.skip("a fragment")

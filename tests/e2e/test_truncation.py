@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from support.waiting import wait_until
 from upstream import body_of_size
 
 
@@ -86,14 +87,23 @@ def test_zero_keeps_nothing(start_proxy):
     event = proxy.event()
     assert not event["request_body"] and not event["response_body"]
     assert "secret" not in proxy.events_file.read_text()
-    assert event["request_bytes"] == 13 and event["request_truncated"] is True
+    assert event["request_bytes"] == 13 and event["response_bytes"] > 0
 
 
 def test_capture_memory_is_bounded_and_says_so(start_proxy, upstream):
     proxy = start_proxy(limits("8MiB", "8MiB", capture_memory="1MiB"))
-    response = proxy.exchange("GET", "/bytes", [("x-mock-size", "3000000")])
-    assert response.body == body_of_size(3000000)
-    event = proxy.event()
-    assert event["bodies_withheld"] == "memory" and not event["response_body"] and event["response_bytes"] == 3000000
+    with proxy.wire() as wire:
+        wire.request("POST", "/v1/embeddings", [("Content-Length", "2000001")])
+        wire.send(b"x" * 2_000_000)
+        wait_until(lambda: upstream.requests and upstream.requests[0].body_bytes == 2_000_000, "all but one byte at the upstream")
+        response = proxy.exchange("POST", "/bytes", [("x-mock-size", "3000000")], b"hello")
+        assert response.body == body_of_size(3_000_000)
+        withheld = proxy.event()
+        assert withheld["bodies_withheld"] == "memory" and not withheld["response_body"] and withheld["response_bytes"] == 3_000_000
+        wire.send("x")
+        assert wire.response().status == 200
+    greedy = proxy.wait_events(2)[1]
+    assert greedy["request_truncated"] is True and len(greedy["request_body"]) <= 1 << 20
     proxy.exchange("GET", "/bytes", [("x-mock-size", "3000")])
-    assert proxy.wait_events(2)[1]["bodies_withheld"] is None  # the memory was given back
+    after = proxy.wait_events(3)[2]
+    assert after["bodies_withheld"] is None and after["response_body"]  # the memory was given back

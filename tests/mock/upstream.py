@@ -97,9 +97,10 @@ class Request:
 
     def json(self):
         try:
-            return json.loads(self.body)
+            value = json.loads(self.body)
         except ValueError:
-            return {}
+            value = None
+        return value if isinstance(value, dict) else {}
 
     def add(self, data):
         self.body_bytes += len(data)
