@@ -9,7 +9,7 @@
 static int set_up(void **state)
 {
     static struct fixture fixture;
-    fixture_set_up(&fixture, (struct script_settings){.memory_limit = 64 << 20});
+    fixture_set_up(&fixture, (struct script_settings){.memory_limit = 16 << 20});
     *state = &fixture;
     return 0;
 }
@@ -93,14 +93,14 @@ static void memory_over_the_limit_is_an_error_and_the_state_goes_on(void **state
         assert_false(i % 2 == 0 ? fixture_call(fixture, bombs[i]) : fixture_task(fixture, bombs[i]));
         expect_message(fixture, "not enough memory");
         expect_call(fixture, "local t = {} for i = 1, 1000 do t[i] = ('x'):rep(i) end assert(#t == 1000)");
-        assert_true(script_memory(fixture->script) < 32 << 20);
+        assert_true(script_memory(fixture->script) < 8 << 20);
     }
 }
 
 static void garbage_does_not_fill_the_limit(void **state)
 {
-    expect_call(*state, "local keep = {} for i = 1, 30 do keep[i] = ('x'):rep(1e6 + i) end for i = 1, 500 do "
-                        "local waste = ('y'):rep(1e6 + i) end");
+    expect_call(*state, "local keep = {} for i = 1, 30 do keep[i] = ('x'):rep(2e5 + i) end for i = 1, 500 do "
+                        "local waste = ('y'):rep(2e5 + i) end");
 }
 
 static void a_limit_too_small_to_begin_with_is_an_error(void **state)
