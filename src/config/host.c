@@ -131,14 +131,14 @@ static int host_tls(lua_State *lua)
     luaL_checktype(lua, 1, LUA_TTABLE);
     const char *host = luaL_checkstring(lua, 2);
     struct error error;
+    /* One after the other: an initialiser would do it in any order, and each moves the top of the stack. */
+    struct tls_settings settings = {0};
     lua_getfield(lua, 1, "insecure");
-    struct tls_settings settings = {
-        .insecure = lua_toboolean(lua, -1),
-        .ca_file = optional_string(lua, "ca_file"),
-        .client_cert = optional_string(lua, "client_cert"),
-        .client_key = optional_string(lua, "client_key"),
-        .server_name = optional_string(lua, "server_name"),
-    };
+    settings.insecure = lua_toboolean(lua, -1);
+    settings.ca_file = optional_string(lua, "ca_file");
+    settings.client_cert = optional_string(lua, "client_cert");
+    settings.client_key = optional_string(lua, "client_key");
+    settings.server_name = optional_string(lua, "server_name");
     struct tls **tls = lua_newuserdata(lua, sizeof(struct tls *));
     *tls = NULL;
     if (luaL_newmetatable(lua, TLS_TYPE)) {
