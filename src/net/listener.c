@@ -20,6 +20,8 @@
 
 #define ACCEPTS_PER_TURN   64
 #define EXHAUSTED_PAUSE_NS (100 * NANOSECONDS_PER_MILLISECOND)
+#define DRAIN_LIMIT                                                                                          \
+    8192 /* twice the longest queue: clients that come faster than they are taken cannot hold up the end */
 
 struct listener {
     const struct listener_callbacks *callbacks;
@@ -294,7 +296,7 @@ void listener_drain_and_free(struct listener *listener)
     listener->accepting = false;
     update_event(listener);
     bool told = false;
-    for (;;) {
+    for (int i = 0; i < DRAIN_LIMIT; i++) {
         switch (accept_one(listener)) {
         case ACCEPTED:
             told = false;

@@ -19,6 +19,8 @@
 #include "base/log.h"
 #include "base/memory.h"
 
+#define LONGEST_DELAY_NS (UINT64_C(36500) * 86400 * NANOSECONDS_PER_SECOND)
+
 struct loop {
     struct event_base *base;
     struct event wake_event;
@@ -250,6 +252,9 @@ void loop_timer_init(struct loop_timer *timer, struct loop *loop, void (*callbac
 
 void loop_timer_set(struct loop_timer *timer, uint64_t delay_ns)
 {
+    if (delay_ns > LONGEST_DELAY_NS) {
+        delay_ns = LONGEST_DELAY_NS; /* so that "never" may be any large number */
+    }
     timer->deadline_ns = clock_monotonic_ns() + delay_ns;
     if (timer->fires_ns == 0 || timer->deadline_ns < timer->fires_ns) {
         arm(timer, delay_ns);

@@ -589,7 +589,8 @@ void transport_free(struct transport *transport)
     if (transport == NULL) {
         return;
     }
-    if (transport->ssl != NULL && transport->write_state == WRITE_OPEN && transport->pending.size == 0) {
+    if (transport->ssl != NULL && transport->write_state == WRITE_OPEN && transport->pending.size == 0 &&
+        transport->read_state != READ_FAILED) {
         tls_socket_prepare();
         SSL_shutdown(transport->ssl);
     }

@@ -17,10 +17,16 @@ static int accepted_count, exhausted_count;
 static int accepted_fds[512];
 static char last_peer[ADDRESS_TEXT_SIZE];
 static bool free_when_accepted, stop_when_accepted, close_when_exhausted;
+static uint16_t come_again_port; /* not 0: for each client that is taken another comes */
 
 static void on_accepted(void *owner, int fd, const struct address *peer)
 {
     assert_ptr_equal(owner, &accepted_count);
+    if (come_again_port != 0) {
+        close_with_reset(fd);
+        close_with_reset(connect_to(come_again_port));
+        return;
+    }
     accepted_fds[accepted_count++] = fd;
     address_format(peer, last_peer);
     if (free_when_accepted) {
@@ -50,6 +56,7 @@ static int setup(void **state)
     listener = NULL;
     accepted_count = exhausted_count = 0;
     free_when_accepted = stop_when_accepted = close_when_exhausted = false;
+    come_again_port = 0;
     strcpy(folder, "/tmp/llm-proxy-test-XXXXXX");
     assert_non_null(mkdtemp(folder));
     snprintf(socket_path, sizeof socket_path, "%s/socket", folder);
@@ -426,6 +433,16 @@ static void a_drain_goes_on_while_the_owner_finds_something_to_close(void **stat
     close(third);
 }
 
+static void a_drain_ends_although_clients_keep_coming(void **state)
+{
+    (void)state;
+    come_again_port = start("127.0.0.1:0");
+    int first = connect_to(come_again_port);
+    listener_drain_and_free(listener);
+    listener = NULL;
+    close(first);
+}
+
 #define listener_test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -448,6 +465,7 @@ int main(void)
         listener_test(who_waits_in_the_queue_is_served_at_the_end),
         listener_test(a_drain_without_descriptors_ends),
         listener_test(a_drain_goes_on_while_the_owner_finds_something_to_close),
+        listener_test(a_drain_ends_although_clients_keep_coming),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -214,6 +214,17 @@ static void a_timer_moved_later_sleeps_on_and_moved_earlier_fires_earlier(void *
     loop_timer_release(&timer);
 }
 
+static void a_timer_for_never_does_not_fire(void **state)
+{
+    (void)state;
+    fired = 0;
+    loop_timer_init(&timer, shared_loop, on_timer, NULL);
+    loop_timer_set(&timer, UINT64_MAX);
+    turns(shared_loop);
+    assert_int_equal(fired, 0);
+    loop_timer_release(&timer);
+}
+
 static void a_cleared_timer_does_not_fire_and_can_be_set_again(void **state)
 {
     (void)state;
@@ -299,6 +310,7 @@ int main(void)
         loop_test(a_timer_fires_once_and_not_before_its_time),
         loop_test(zero_fires_in_the_next_turn),
         loop_test(a_timer_moved_later_sleeps_on_and_moved_earlier_fires_earlier),
+        loop_test(a_timer_for_never_does_not_fire),
         loop_test(a_cleared_timer_does_not_fire_and_can_be_set_again),
         loop_test(a_timer_may_be_set_and_cleared_in_its_callback),
         loop_test(a_timer_may_be_freed_in_its_callback),
