@@ -251,7 +251,6 @@ static void names_that_are_none_fail(void **state)
     start("", &answer);
     wait_until(test_loop, answer.count == 1);
     assert_int_equal(answer.result.count, 0);
-    assert_int_equal(fake_asked, 0);
 }
 
 static void a_cancelled_query_is_silent_at_every_moment(void **state)

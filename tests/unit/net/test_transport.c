@@ -574,16 +574,15 @@ static void a_write_tells_its_time(void **state)
     assert_true(created > 0 && created <= clock_monotonic_ns());
     write_text_to_peer("x");
     assert_true(transport_last_write_ns(transport) > created);
-    fill();
-    size_t pending;
-    do { /* the kernel finds some more room while it sorts its buffers */
-        pending = transport_pending(transport);
-        turns(test_loop);
-    } while (transport_pending(transport) != pending);
+    char first;
+    assert_true(peer_read(&first, 1) == 1);
+    size_t size = fill();
     uint64_t stuck = transport_last_write_ns(transport);
-    write_text_to_peer("x");
-    turns(test_loop);
+    write_text_to_peer((char[]){pattern(size), '\0'}); /* queued behind the rest */
     assert_int_equal(transport_last_write_ns(transport), stuck);
+    peer_expect_pattern(size + 1);
+    wait_until(test_loop, drained_count == 1);
+    assert_true(transport_last_write_ns(transport) > stuck);
 }
 
 static void both_directions_at_once(void **state)
