@@ -136,7 +136,7 @@ function pipeline.new(definition, host)
       add_part({ entry = entry, open = 1 }, nil)
     else
       local parts = {}
-      local fine, why = pcall(transform, entry, parts)
+      local fine, why = host.forget(xpcall(transform, host.note, entry, parts))
       if not fine then
         entry:settle("dropped", "transform_error")
         drop_report("transform_error", entry:id(), why, progress.transform)
@@ -164,7 +164,7 @@ function pipeline.new(definition, host)
     if closing and not failed then return end
     closing = true
     if dispatcher.close and not failed then
-      local fine, why = pcall(dispatcher.close, dispatcher)
+      local fine, why = host.forget(xpcall(dispatcher.close, host.note, dispatcher))
       if not fine then log.error("the dispatcher's close failed", { dispatcher = definition.dispatcher.name, error = reports.text(why) }) end
     end
     host.closed()

@@ -172,11 +172,12 @@ static void on_task_end(void *argument, const char *error)
         luaL_unref(lua, LUA_REGISTRYINDEX, spawned->anchor);
         return;
     }
-    error_set(&host->failure, "%s", error);
+    error_set(&host->failure, "%s", host->noted.message[0] != '\0' ? host->noted.message : error);
+    host->noted.message[0] = '\0';
     uint64_t suppressed;
     if (log_limit_pass(&host->failure_log, &suppressed))
         log_error("a task of the pipeline was stopped by an error",
-                  log_string("pipeline", host->pipeline_name), log_string("error", error),
+                  log_string("pipeline", host->pipeline_name), log_string("error", host->failure.message),
                   log_integer("suppressed", (int64_t)suppressed));
     if (lua_cpcall(lua, begin_anew, spawned) != 0) {
         lua_pop(lua, 1);
@@ -204,6 +205,20 @@ static int spawn(lua_State *lua)
         lua_xmove(lua, main, 3);
     script_spawn(host->script, 2, on_task_end, spawned);
     return 0;
+}
+
+static int note(lua_State *lua)
+{
+    if (lua_type(lua, 1) == LUA_TSTRING)
+        error_set(&host_of(lua)->noted, "%s", lua_tostring(lua, 1));
+    lua_settop(lua, 1);
+    return 1;
+}
+
+static int forget(lua_State *lua)
+{
+    host_of(lua)->noted.message[0] = '\0';
+    return lua_gettop(lua);
 }
 
 static int failure(lua_State *lua)
@@ -344,10 +359,20 @@ static int entry_settle(lua_State *lua)
 }
 
 static const luaL_Reg host_functions[] = {
-    {"take", take},         {"wait", wait_for_events},  {"wake", wake},
-    {"draining", draining}, {"drained", drained},       {"closed", closed},
-    {"spawn", spawn},       {"failure", failure},       {"encode", encode},
-    {"json", json},         {"json_lines", json_lines}, {"observe", observe},
+    {"take", take},
+    {"wait", wait_for_events},
+    {"wake", wake},
+    {"draining", draining},
+    {"drained", drained},
+    {"closed", closed},
+    {"spawn", spawn},
+    {"note", note},
+    {"forget", forget},
+    {"failure", failure},
+    {"encode", encode},
+    {"json", json},
+    {"json_lines", json_lines},
+    {"observe", observe},
     {NULL, NULL},
 };
 

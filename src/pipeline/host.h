@@ -8,7 +8,9 @@
  *     host.drained()             nothing is left: tells whoever asked for it
  *     host.closed()              the dispatcher is closed
  *     host.spawn(work, value)    runs work(value, false) as a task; each time it raises (runaway code raises past every pcall) anew as work(value, true)
- *     host.failure()             the message of the error that raised last in a task
+ *     host.note(error)           remembers an error where it is raised: a handler for xpcall. For runaway code the error that ends the task is another one, raised behind the xpcall
+ *     host.forget(…)             the task goes on: the noted error is handled. Returns what it is given
+ *     host.failure()             the noted error of the task that was ended last, else the error that ended it
  *     host.encode(value)         a line (JSON in a userdata) and its size, or nil and a message
  *     host.json(lines)           a JSON array of these lines
  *     host.json_lines(lines)     each line, then "\n"
@@ -47,7 +49,7 @@ struct host {
     struct script_wait *waiting;
     struct loop_timer timer;
     bool woken;
-    struct error failure;
+    struct error noted, failure;
     struct log_limit failure_log;
     struct event_view view;
     struct event_scratch scratch;

@@ -42,7 +42,7 @@ local function wrong_verdict(result, count)
   return result.verdict == "partial" and wrong_indexes(result, count) or nil
 end
 
--- The verdict in what pcall(deliver) gave. nil and a message is how functions of the host say that they failed.
+-- The verdict in what xpcall(deliver) gave. nil and a message is how functions of the host say that they failed.
 local function read_verdict(count, fine, result, message)
   if not fine then return { verdict = "retry", reason = result } end
   if result == true or (result == nil and message == nil) then return OK end
@@ -153,7 +153,7 @@ function delivery.new(definition, host, report, finish)
     tray.attempts = tray.attempts + 1
     local started = time.monotonic()
     tray.first = tray.first or started
-    local outcome = read_verdict(#tray.items, pcall(dispatcher.deliver, dispatcher, make_batch(tray.items, tray.attempts)))
+    local outcome = read_verdict(#tray.items, host.forget(xpcall(dispatcher.deliver, host.note, dispatcher, make_batch(tray.items, tray.attempts))))
     host.observe(time.monotonic() - started)
     return outcome
   end
