@@ -55,6 +55,18 @@ def test_connection_close_of_the_upstream_does_not_close_the_clients(proxy, upst
     proxy.wait_events(3)
 
 
+@pytest.mark.parametrize("first", [100, 16384, 30000])
+def test_large_head_in_several_packets(proxy, upstream, first):
+    head = b"GET /v1/models HTTP/1.1\r\nHost: example.test\r\n" + b"".join(b"X-%d: %b\r\n" % (number, b"a" * 1000) for number in range(40)) + b"\r\n"
+    with proxy.wire() as wire:
+        wire.send(head[:first])
+        assert wire.is_quiet(0.2)
+        wire.send(head[first:])
+        assert wire.response().status == 200
+    assert upstream.requests[0].get("x-39") == "a" * 1000
+    proxy.event()
+
+
 def test_http_1_0_client(proxy, upstream):
     with proxy.wire() as wire:
         wire.send("GET /bytes HTTP/1.0\r\nx-mock-framing: chunked\r\n\r\n")

@@ -102,10 +102,12 @@ class Wire:
 
     def exactly(self, size):
         """size bytes, or fewer when the connection ends before."""
-        while len(self.buffer) < size and self.more():
-            pass
-        data, self.buffer = self.buffer[:size], self.buffer[size:]
-        return data
+        parts, missing = [], size
+        while missing and (self.buffer or self.more()):
+            data, self.buffer = self.buffer[:missing], self.buffer[missing:]
+            parts.append(data)
+            missing -= len(data)
+        return b"".join(parts)
 
     def head(self):
         """The next response head, interim ones included; None when the connection ends first."""
