@@ -12,7 +12,7 @@
 #include "http/write.h"
 #include "proxy/exchange.h"
 
-#define INPUT_MARK       16384 /* bytes waiting in input, above which nothing more is read */
+#define INPUT_MARK       16384 /* bytes waiting in input behind a request, above which nothing more is read */
 #define LINGER_IDLE_NS   (5 * NANOSECONDS_PER_SECOND)
 #define LINGER_TOTAL_NS  (30 * NANOSECONDS_PER_SECOND)
 #define LINGER_MAX_BYTES 262144
@@ -381,7 +381,8 @@ uint64_t client_last_write_ns(const struct client *client)
 
 void client_update_reading(struct client *client)
 {
-    transport_set_reading(client->transport, !client->ended && client->input.size < INPUT_MARK);
+    bool takes_more = client->exchange == NULL || client->input.size < INPUT_MARK;
+    transport_set_reading(client->transport, !client->ended && takes_more);
 }
 
 void client_exchange_done(struct client *client, enum client_after after)
