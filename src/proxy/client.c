@@ -118,10 +118,10 @@ static void linger(struct client *client)
 
 static void wait_for_request(struct client *client)
 {
-    const struct proxy_timeouts *timeouts = &client->worker->settings->timeouts;
+    const struct worker *worker = client->worker;
     client->scan = (struct http_scan){0};
     enter(client, CLIENT_WAITING);
-    loop_timer_set(&client->timer, client->requests == 0 ? timeouts->request_head : timeouts->keep_alive);
+    loop_timer_set(&client->timer, worker->draining ? 0 : worker->settings->timeouts.keep_alive);
 }
 
 /* Requests -------------------------------------------------------------------------------------------------------------------------------------- */
@@ -241,7 +241,7 @@ void client_pump(struct client *client)
 static void lingered(struct client *client, size_t size)
 {
     client->lingered += size;
-    if (client->lingered > LINGER_MAX_BYTES) {
+    if (client->lingered > LINGER_MAX_BYTES || clock_monotonic_ns() > client->linger_until_ns) {
         close_client(client, true);
     } else {
         loop_timer_set(&client->timer, LINGER_IDLE_NS);
@@ -304,6 +304,15 @@ static void read_once(struct client *client)
     }
 }
 
+/* It has waited long enough; but a request may be there already. */
+static void close_waiting(struct client *client)
+{
+    read_once(client);
+    if (client->state == CLIENT_WAITING) {
+        close_client(client, false);
+    }
+}
+
 static void on_readable(void *owner)
 {
     struct client *client = owner;
@@ -353,8 +362,12 @@ static void on_timer(void *argument)
         close_client(client, client_pending(client) > 0);
         break;
     case CLIENT_WAITING:
+        close_waiting(client);
+        break;
     case CLIENT_DRAINING:
-        close_client(client, false);
+        exchange_discard(client->exchange);
+        client->exchange = NULL;
+        linger(client);
         break;
     case CLIENT_CLOSED:
         break;
@@ -483,14 +496,10 @@ void client_close_idle(struct worker *worker)
     struct client *next;
     for (struct client *client = worker->idle.first; client != NULL; client = next) {
         next = client->next;
-        read_once(client); /* a request may be there already */
-        if (client->state != CLIENT_WAITING) {
-            continue;
-        }
         if (client->requests == 0) {
             loop_timer_set(&client->timer, GRACE_NS);
         } else {
-            close_client(client, false);
+            close_waiting(client);
         }
     }
 }
