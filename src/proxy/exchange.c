@@ -60,11 +60,13 @@ static void done(struct exchange *exchange, enum client_after after)
     client_exchange_done(exchange->client, after);
 }
 
-/* Can the rest of the request's body be read and dropped in no time? */
+/* Can the rest of the request's body be read and dropped in no time? Not if the client waits to be told to send it, since then it may leave it out. */
 static bool rest_is_short(const struct exchange *exchange)
 {
+    const struct http_request *request = &exchange->request;
     return exchange->request_complete ||
-           (exchange->request.body == HTTP_BODY_LENGTH && exchange->request_body.remaining <= DRAIN_MAX);
+           (request->body == HTTP_BODY_LENGTH && exchange->request_body.remaining <= DRAIN_MAX &&
+            (!request->expect_continue || exchange->continue_sent));
 }
 
 static void finish_when_flushed(struct exchange *exchange)
