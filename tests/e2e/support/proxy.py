@@ -108,7 +108,7 @@ class Proxy:
         """Writes the configuration: defaults for tests with changes, or a whole text in which @PORT@, @ADMIN@ and @UPSTREAM@ are filled in."""
         changes = dict(changes or {})
         if file is None:
-            observability = {"enabled": True, **changes.pop("observability", {})}
+            observability = {"enabled": True, "buffer_size": 10_000, **changes.pop("observability", {})}
             if self.events_file:
                 observability.setdefault("pipelines", [{"name": "events", "dispatcher": {1: "file", "path": str(self.events_file)}}])
             table = {"listen": f"127.0.0.1:{self.port}", "admin": f"127.0.0.1:{self.admin_port}", "workers": 2, "shutdown_timeout": 10,
