@@ -10,6 +10,9 @@ local delivery = {}
 
 local LONGEST_WAIT = 86400
 
+-- While the pipeline drains there is little time left: waits are no longer than this, and one that is under way ends within STEP.
+local LONGEST_WAIT_DRAINING, STEP = 1, 0.25
+
 local OK = { verdict = "ok" }
 local VERDICTS = { ok = true, retry = true, split = true, reject = true, pause = true, partial = true }
 
@@ -88,6 +91,17 @@ function delivery.new(definition, host, report, finish)
     }
   end
 
+  -- Sleeps for so many seconds, at least for `least`; less when draining begins.
+  local function nap(seconds, least)
+    local now, draining = time.monotonic(), host.draining()
+    if draining then seconds = math.max(least, math.min(seconds, LONGEST_WAIT_DRAINING)) end
+    local due, earliest = now + seconds, now + least
+    repeat
+      time.sleep(math.max(0, math.min(due - now, STEP)))
+      now = time.monotonic()
+    until now >= due or (not draining and now >= earliest and host.draining())
+  end
+
   local handle = {}
 
   function handle.ok(stack, tray)
@@ -118,7 +132,7 @@ function delivery.new(definition, host, report, finish)
     local delay = math.max(after, math.random() * longest)
     tray.failures = tray.failures + 1
     report("warn", "retry", "events could not be delivered: another try follows", describe(tray, outcome, delay))
-    time.sleep(delay)
+    nap(delay, after)
   end
 
   -- Not the events are at fault but the settings: nothing gets old while somebody mends them.
@@ -127,8 +141,9 @@ function delivery.new(definition, host, report, finish)
       paused = true
       report("error", "pause", "the pipeline is paused: its destination refuses it, check address and credentials; nothing is lost while the queue has room", describe(tray, outcome, retry.max_delay))
     end
-    tray.first = tray.first + retry.max_delay
-    time.sleep(retry.max_delay)
+    local began = time.monotonic()
+    nap(retry.max_delay, 0)
+    tray.first = tray.first + time.monotonic() - began
   end
 
   function handle.partial(stack, tray, outcome)

@@ -260,6 +260,82 @@ static void runaway_code_costs_the_event_at_fault_only(void **state)
     world_stop(&world);
 }
 
+static void draining_gives_what_waits_another_try(void **state)
+{
+    (void)state;
+    static const char *const answers[] = {"verdict.retry()", "verdict.pause('wrong key')"};
+    for (size_t i = 0; i < 2; i++) {
+        struct world world = {0};
+        char *definition = xprintf("return pipeline { deliver = function(batch)\n"
+                                   "  record(('%%d %%s'):format(batch.attempt, ids(batch)))\n"
+                                   "  if batch.attempt == 1 then return %s end\n"
+                                   "end, retry = { min_delay = 1e9, max_delay = 1e9 } }",
+                                   answers[i]);
+        world_start(&world, definition);
+        world_publish(&world, "a", "");
+        world_wait_for(&world, "1 a");
+        world_drain(&world);
+        world_assert_recorded(&world, "1 a\n2 a\n");
+        world_stop(&world);
+        free(definition);
+    }
+}
+
+/* The log goes to a file while these run. */
+static char *log_of(const char *definition, size_t events)
+{
+    struct world world = {0};
+    FILE *file = tmpfile();
+    int real_stderr = dup(STDERR_FILENO);
+    assert_non_null(file);
+    assert_true(dup2(fileno(file), STDERR_FILENO) >= 0);
+    world_start(&world, definition);
+    log_configure(LOG_INFO, LOG_TEXT);
+    for (size_t i = 0; i < events; i++)
+        world_publish(&world, "some-id", "");
+    world_drain(&world);
+    world_stop(&world);
+    assert_true(dup2(real_stderr, STDERR_FILENO) >= 0);
+    close(real_stderr);
+    char *text = xcalloc(1, 65536);
+    rewind(file);
+    size_t size = fread(text, 1, 65535, file);
+    assert_true(size > 0);
+    fclose(file);
+    return text;
+}
+
+static void drops_are_logged_once_with_the_setting_that_would_have_helped(void **state)
+{
+    (void)state;
+    char *text = log_of("return pipeline { deliver = function() return verdict.retry { reason = 'busy' } "
+                        "end, batch = { max_events = 1 },\n"
+                        "  retry = { min_delay = 0.001, max_delay = 0.001, max_age = 0.0001 } }",
+                        20);
+    const char *line = strstr(text, "event dropped");
+    assert_non_null(line);
+    assert_null(strstr(line + 1, "event dropped"));
+    assert_non_null(strstr(line, "event=some-id"));
+    assert_non_null(strstr(line, "setting=retry.max_age"));
+    assert_non_null(strstr(line, "error=busy"));
+    free(text);
+}
+
+static void a_pause_is_said_once_and_so_is_its_end(void **state)
+{
+    (void)state;
+    char *text = log_of("local tries = 0\n"
+                        "return pipeline { deliver = function() tries = tries + 1 if tries < 9 then return "
+                        "verdict.pause('answered 401') end end }",
+                        1);
+    const char *line = strstr(text, "error the pipeline is paused");
+    assert_non_null(line);
+    assert_null(strstr(line + 1, "error the pipeline is paused"));
+    assert_non_null(strstr(line, "reason=\"answered 401\""));
+    assert_non_null(strstr(line, "delivers again"));
+    free(text);
+}
+
 /* Deliveries wait for each other here: none could end were there fewer at a time. */
 static void as_many_deliveries_run_as_allowed_and_no_more(void **state)
 {
@@ -299,6 +375,9 @@ int main(void)
         cmocka_unit_test(split_halves_down_to_the_event_at_fault),
         cmocka_unit_test(partial_settles_each_event_by_itself),
         cmocka_unit_test(runaway_code_costs_the_event_at_fault_only),
+        cmocka_unit_test(draining_gives_what_waits_another_try),
+        cmocka_unit_test(drops_are_logged_once_with_the_setting_that_would_have_helped),
+        cmocka_unit_test(a_pause_is_said_once_and_so_is_its_end),
         cmocka_unit_test(as_many_deliveries_run_as_allowed_and_no_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
