@@ -48,7 +48,8 @@ bool log_enabled(enum log_level level);
 void log_write(enum log_level level, struct slice message, const struct log_field *fields);
 
 #define log_at(level, message, ...)                                                                          \
-    log_write((level), slice_of(message), (const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.name = NULL}})
+    log_write((level), slice_of(message),                                                                    \
+              (const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.name = NULL}})
 #define log_debug(message, ...) log_at(LOG_DEBUG, message __VA_OPT__(, ) __VA_ARGS__)
 #define log_info(message, ...)  log_at(LOG_INFO, message __VA_OPT__(, ) __VA_ARGS__)
 #define log_warn(message, ...)  log_at(LOG_WARN, message __VA_OPT__(, ) __VA_ARGS__)

@@ -21,7 +21,7 @@ char *xmemdup(const void *data, size_t size) __attribute__((malloc, returns_nonn
 char *xprintf(const char *format, ...) __attribute__((malloc, returns_nonnull, format(printf, 1, 2)));
 
 /* The struct that holds a member. */
-#define container_of(pointer, type, member) ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+#define container_of(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 /*
  * A budget in bytes, shared by threads: what captured bodies may take together. Taking never blocks.

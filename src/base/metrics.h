@@ -25,11 +25,13 @@ struct metrics *metrics_new(void);
 void metrics_free(struct metrics *metrics);
 
 /* The strings are copied. Asking for a family under another kind is a broken promise (assert). */
-struct metric *metrics_counter(struct metrics *metrics, const char *name, const char *help, const struct metric_label *labels);
-struct metric *metrics_gauge(struct metrics *metrics, const char *name, const char *help, const struct metric_label *labels);
+struct metric *metrics_counter(struct metrics *metrics, const char *name, const char *help,
+                               const struct metric_label *labels);
+struct metric *metrics_gauge(struct metrics *metrics, const char *name, const char *help,
+                             const struct metric_label *labels);
 /* bounds: ascending upper bounds, bound_count of them; +Inf is added. */
-struct metric *metrics_histogram(struct metrics *metrics, const char *name, const char *help, const struct metric_label *labels,
-                                 const double *bounds, size_t bound_count);
+struct metric *metrics_histogram(struct metrics *metrics, const char *name, const char *help,
+                                 const struct metric_label *labels, const double *bounds, size_t bound_count);
 
 /* Counter or gauge. A gauge takes negative amounts. */
 void metric_add(struct metric *metric, int64_t amount);

@@ -25,10 +25,12 @@ void event_table_push(lua_State *lua, const struct event_view *view, struct even
  * Appends the table at index. event tells the order of its headers; NULL: they are sorted. A body is text or base64 by what its bytes are now; one that is no string any more is written as the JSON value it is, with the
  * encoding null. False: nothing is appended, *error names the key. Raises only when Lua's memory runs out.
  */
-bool event_table_encode(lua_State *lua, int index, const struct event_record *event, struct event_scratch *scratch, struct buffer *out, struct error *error);
+bool event_table_encode(lua_State *lua, int index, const struct event_record *event,
+                        struct event_scratch *scratch, struct buffer *out, struct error *error);
 
 /* Headers joined by name in scratch->headers, in UTF-8: event_headers_joined() itself would leak when its visitor raises. */
-void event_table_collect_headers(const struct name_value *headers, size_t count, struct event_scratch *scratch);
+void event_table_collect_headers(const struct name_value *headers, size_t count,
+                                 struct event_scratch *scratch);
 /* Cuts the first one off *rest (of scratch->headers); false at the end. */
 bool event_table_next_header(struct slice *rest, struct name_value *header);
 

@@ -15,12 +15,12 @@ struct pipeline;
 
 struct pipeline_settings {
     const char *name;
-    size_t index;              /* in the configuration's list of pipelines */
-    size_t buffer_events;      /* buffer_size */
+    size_t index;         /* in the configuration's list of pipelines */
+    size_t buffer_events; /* buffer_size */
     size_t buffer_bytes;
     size_t max_decoded_bytes;
     size_t memory_limit;
-    double watchdog_seconds;   /* of Lua without a break; 0: the default, 1 s */
+    double watchdog_seconds; /* of Lua without a break; 0: the default, 1 s */
     const char *lua_folder;
     const char *const *plugin_folders;
     /* Leaves the pipeline's checked definition on the stack of this state (a table { name, transforms, dispatcher, batch, concurrency, retry }, the chain as constructed by `new`): given by config/. False: *error. */

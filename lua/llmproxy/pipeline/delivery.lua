@@ -11,7 +11,7 @@ local delivery = {}
 local LONGEST_WAIT = 86400
 
 -- While the pipeline drains there is little time left: waits are no longer than this, and one that is under way ends within STEP.
-local LONGEST_WAIT_DRAINING, STEP = 1, 0.25
+local LONGEST_WAIT_DRAINING, STEP = 1, 0.1
 
 local OK = { verdict = "ok" }
 local VERDICTS = { ok = true, retry = true, split = true, reject = true, pause = true, partial = true }
