@@ -6,7 +6,8 @@
  *     script_call()   on the main coroutine: plain, may not yield (loading, checking, constructors). A host function that would have to wait raises "… cannot wait here".
  *     script_spawn()  a task: a coroutine that host functions may suspend (script_wait) and the loop resumes (script_resume). Needs a loop.
  *
- * The compiler of LuaJIT stays off: compiled loops ask nobody, so nothing short of killing the state could stop one. Interpreted code costs nothing for being watched (watchdog.h).
+ * The compiler of LuaJIT stays off: compiled loops ask nobody, so nothing short of killing the state could stop one. Interpreted code costs nothing for being watched (watchdog.h). Measured on the heaviest event, a stream of 300
+ * pieces: 0.96 ms interpreted, 0.67 to 1.1 ms compiled; most of it is C in either case.
  *
  * The sandbox stops mistakes, not malice. Absent: io os ffi debug jit loadstring load of bytecode string.dump getfenv setfenv newproxy collectgarbage dofile loadfile package.loadlib. `require` finds host modules,
  * the runtime library (lua_folder: llmproxy.*) and, under plugin folders, lib/. Memory is bounded by an allocator that counts: over the limit Lua raises "not enough memory".

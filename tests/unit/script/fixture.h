@@ -55,6 +55,18 @@ static inline void fixture_load(struct fixture *fixture, const char *code)
     }
 }
 
+/* The thread sanitizer holds signals back until a thread calls the C library, which an endless loop in Lua never does: nothing would stop it. */
+static inline void skip_under_thread_sanitizer(void)
+{
+#if defined(__SANITIZE_THREAD__)
+    skip();
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+    skip();
+#endif
+#endif
+}
+
 /* On the main coroutine; false: the message is in fixture->message. */
 static inline bool fixture_call(struct fixture *fixture, const char *code)
 {

@@ -248,6 +248,7 @@ static void results_that_do_not_fit_into_memory_become_nil_and_a_message(void **
 
 static void a_task_may_not_run_without_a_break_for_long(void **state)
 {
+    skip_under_thread_sanitizer();
     struct fixture *fixture = *state;
     struct end endless, later, waiting;
     spawn(fixture, "gate.wait()", &waiting);
