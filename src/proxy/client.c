@@ -20,6 +20,8 @@
 #define GRACE_NS                                                                                             \
     NANOSECONDS_PER_SECOND /* for a connection accepted while the process stops to bring its request */
 
+static const char left_message[] = "the client closed the connection";
+
 static void advance(struct client *client);
 
 /* Lists, timers, states ----------------------------------------------------------------------------------------------------------------------- */
@@ -235,6 +237,12 @@ void client_pump(struct client *client)
         progress = data.size < before;
         buffer_consume(&client->input, before - data.size);
     }
+    /* Behind the end of the client's side nothing follows. */
+    if (client->ended && client->state == CLIENT_EXCHANGE && client->input.size == 0 &&
+        !client->exchange->request_complete) {
+        exchange_client_left(client->exchange, left_message);
+        return;
+    }
     advance(client);
 }
 
@@ -268,10 +276,16 @@ static void received(struct client *client, struct slice data)
     client_pump(client);
 }
 
+/* Does the client's exchange go on when it ends its side? */
+static bool may_half_close(const struct client *client)
+{
+    const struct route *route = client->exchange->route;
+    return route != NULL && route->half_close;
+}
+
 /* The client closed its side, or the connection broke. */
 static void ended(struct client *client, bool clean, const char *message)
 {
-    struct exchange *exchange = client->exchange;
     if (client->state == CLIENT_HEAD) {
         count_bad_request(client->worker, "closed_within_head");
     }
@@ -282,12 +296,11 @@ static void ended(struct client *client, bool clean, const char *message)
         } else {
             close_client(client, !clean);
         }
-    } else if (clean && exchange->request_complete && exchange->route != NULL &&
-               exchange->route->half_close) {
+    } else if (clean && may_half_close(client)) {
         client->ended = true;
-        client_update_reading(client);
+        client_pump(client);
     } else {
-        exchange_client_left(exchange, message);
+        exchange_client_left(client->exchange, message);
     }
 }
 
@@ -299,8 +312,7 @@ static void read_once(struct client *client)
     if (size > 0) {
         received(client, (struct slice){worker->scratch, (size_t)size});
     } else if (size != TRANSPORT_AGAIN) {
-        ended(client, size == TRANSPORT_END,
-              size == TRANSPORT_END ? "the client closed the connection" : error.message);
+        ended(client, size == TRANSPORT_END, size == TRANSPORT_END ? left_message : error.message);
     }
 }
 
@@ -475,9 +487,9 @@ void client_sweep(struct worker *worker)
     struct client *next;
     for (struct client *client = worker->busy.first; client != NULL; client = next) {
         next = client->next;
-        if (client->state == CLIENT_EXCHANGE && !client->ended && !transport_is_reading(client->transport) &&
-            transport_peer_is_gone(client->transport)) {
-            exchange_client_left(client->exchange, "the client closed the connection");
+        if (client->state == CLIENT_EXCHANGE && !transport_is_reading(client->transport) &&
+            !may_half_close(client) && transport_peer_is_gone(client->transport)) {
+            exchange_client_left(client->exchange, left_message);
         }
     }
 }
