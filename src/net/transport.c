@@ -414,6 +414,8 @@ bool transport_write(struct transport *transport, const struct iovec *pieces, in
         return false;
     }
     if (offered == OFFERED_WAIT) {
+        transport->last_write_ns =
+            clock_monotonic_ns(); /* also when the kernel took nothing: waiting begins */
         update_events(transport);
     }
     return true;

@@ -76,7 +76,7 @@ bool transport_peer_is_gone(struct transport *transport);
 int transport_fd(const struct transport *transport);
 /* Bytes the transport has given to the kernel, ever. */
 uint64_t transport_bytes_written(const struct transport *transport);
-/* When the kernel last took bytes (monotonic ns); the time of creation before that. For write time-outs. */
+/* When the kernel last took bytes, or bytes began to wait for it (monotonic ns); the time of creation before that. For write time-outs. */
 uint64_t transport_last_write_ns(const struct transport *transport);
 
 #endif

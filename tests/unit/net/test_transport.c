@@ -585,6 +585,20 @@ static void a_write_tells_its_time(void **state)
     assert_true(transport_last_write_ns(transport) > stuck);
 }
 
+/* However long ago the kernel last took something. */
+static void the_time_of_a_write_that_waits_begins_with_the_waiting(void **state)
+{
+    (void)state;
+    static const char block[65536];
+    while (send(transport_fd(transport), block, sizeof block, MSG_NOSIGNAL) > 0) {
+    }
+    usleep(1000);
+    uint64_t before = clock_monotonic_ns();
+    write_text_to_peer("x");
+    assert_int_equal(transport_pending(transport), 1);
+    assert_true(transport_last_write_ns(transport) >= before);
+}
+
 static void both_directions_at_once(void **state)
 {
     (void)state;
@@ -852,6 +866,7 @@ int main(void)
         every(nothing_to_write_is_written),
         every(what_a_slow_peer_does_not_take_is_pending_until_drained),
         every(a_write_tells_its_time),
+        plain(the_time_of_a_write_that_waits_begins_with_the_waiting),
         every(both_directions_at_once),
         every(a_peer_that_resets_fails_what_is_pending),
         every(a_half_close_comes_after_what_is_pending),
