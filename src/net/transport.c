@@ -414,8 +414,7 @@ bool transport_write(struct transport *transport, const struct iovec *pieces, in
         return false;
     }
     if (offered == OFFERED_WAIT) {
-        transport->last_write_ns =
-            clock_monotonic_ns(); /* also when the kernel took nothing: waiting begins */
+        transport->last_write_ns = clock_monotonic_ns(); /* the waiting begins, taken some or none */
         update_events(transport);
     }
     return true;
