@@ -14,20 +14,19 @@ struct pooled_connection {
     struct pooled_connection *older, *newer;
     struct worker *worker;
     struct pool *pool;
-    const struct route *route;
     struct transport *transport;
     struct loop_timer idle;
     struct grave grave;
 };
 
-static atomic_size_t *open_connections(const struct route *route)
+static atomic_size_t *connections_in_use(const struct route *route)
 {
     return (atomic_size_t *)(uintptr_t)&route->connections;
 }
 
 bool pool_reserve(const struct route *route)
 {
-    size_t before = atomic_fetch_add(open_connections(route), 1);
+    size_t before = atomic_fetch_add(connections_in_use(route), 1);
     if (route->max_connections == 0 || before < route->max_connections) {
         return true;
     }
@@ -37,13 +36,7 @@ bool pool_reserve(const struct route *route)
 
 void pool_unreserve(const struct route *route)
 {
-    atomic_fetch_sub(open_connections(route), 1);
-}
-
-void pool_close(const struct route *route, struct transport *transport)
-{
-    transport_free(transport);
-    pool_unreserve(route);
+    atomic_fetch_sub(connections_in_use(route), 1);
 }
 
 static void bury(struct grave *grave)
@@ -67,9 +60,16 @@ static struct transport *leave(struct pooled_connection *connection)
 
 static void close_idle(void *argument)
 {
-    struct pooled_connection *connection = argument;
-    const struct route *route = connection->route;
-    pool_close(route, leave(connection));
+    transport_free(leave(argument));
+}
+
+/* TLS may have something to say that is none of HTTP's business. */
+static void on_readable(void *owner)
+{
+    const struct pooled_connection *connection = owner;
+    if (!transport_is_quiet(connection->transport)) {
+        close_idle(owner);
+    }
 }
 
 static void on_failed(void *owner, const struct error *error)
@@ -90,7 +90,7 @@ struct transport *pool_take(struct worker *worker, const struct proxy_settings *
         if (transport_is_quiet(transport)) {
             return transport;
         }
-        pool_close(route, transport);
+        transport_free(transport);
     }
     return NULL;
 }
@@ -98,10 +98,11 @@ struct transport *pool_take(struct worker *worker, const struct proxy_settings *
 void pool_put(struct worker *worker, struct proxy_settings *settings, const struct route *route,
               struct transport *transport, uint64_t idle_ns)
 {
-    static const struct transport_callbacks callbacks = {.on_readable = close_idle, .on_failed = on_failed};
+    static const struct transport_callbacks callbacks = {.on_readable = on_readable, .on_failed = on_failed};
+    pool_unreserve(route);
     if (settings != worker->settings || worker->draining || idle_ns == 0 ||
         transport_pending(transport) > 0) {
-        pool_close(route, transport);
+        transport_free(transport);
         return;
     }
     struct pool *pool = &worker->pools[route - settings->routes];
@@ -111,7 +112,6 @@ void pool_put(struct worker *worker, struct proxy_settings *settings, const stru
     struct pooled_connection *connection = xcalloc(1, sizeof *connection);
     connection->worker = worker;
     connection->pool = pool;
-    connection->route = route;
     connection->transport = transport;
     connection->older = pool->newest;
     *(pool->newest != NULL ? &pool->newest->newer : &pool->oldest) = connection;

@@ -6,21 +6,17 @@
 
 #include "proxy/worker.h"
 
+/* Counts one more connection to the route's upstream that is in use (an idle one is not); false: its max_connections are. */
+bool pool_reserve(const struct route *route) __attribute__((warn_unused_result));
+void pool_unreserve(const struct route *route);
+
 /* The most recently used connection of the route that is still quiet, now the caller's; NULL: none. Those that are not quiet are closed on the way. settings must be the worker's current ones, else NULL. */
 struct transport *pool_take(struct worker *worker, const struct proxy_settings *settings,
                             const struct route *route);
 
-/* Takes over a clean connection, or closes it (other settings by now, draining, too many). idle_ns: how long it may wait. */
+/* Takes over a clean connection, or closes it (other settings by now, draining, too many); it is no longer in use. idle_ns: how long it may wait. */
 void pool_put(struct worker *worker, struct proxy_settings *settings, const struct route *route,
               struct transport *transport, uint64_t idle_ns);
-
-/* Closes a connection to a route's upstream that was not in the pool: keeps the count of open ones. */
-void pool_close(const struct route *route, struct transport *transport);
-
-/* Counts one more open connection to the route's upstream; false: its max_connections are in use. */
-bool pool_reserve(const struct route *route) __attribute__((warn_unused_result));
-/* For one that was reserved and never opened. */
-void pool_unreserve(const struct route *route);
 
 void pool_close_idle(struct worker *worker);
 

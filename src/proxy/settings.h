@@ -37,8 +37,9 @@ struct route {
     struct proxy_timeouts timeouts;
     struct tls *tls; /* owned; NULL: http */
     bool capture, half_close, retry_stale;
-    size_t max_connections;     /* 0: none */
-    _Atomic size_t connections; /* open to this upstream, of all workers: the one thing here that changes */
+    size_t max_connections; /* 0: none */
+    _Atomic size_t
+        connections; /* to this upstream, in use, of all workers: the one thing here that changes */
 };
 
 struct proxy_settings {

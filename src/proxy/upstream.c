@@ -56,8 +56,9 @@ static void bury(struct grave *grave)
 static void close_transport(struct upstream *upstream)
 {
     if (upstream->transport != NULL) {
-        pool_close(upstream->route, upstream->transport);
+        transport_free(upstream->transport);
         upstream->transport = NULL;
+        pool_unreserve(upstream->route);
     }
 }
 
@@ -304,10 +305,10 @@ struct upstream *upstream_start(struct worker *worker, const struct upstream_req
     static const struct connect_callbacks connecting = {.on_connected = on_connected,
                                                         .on_failed = on_connect_failed};
     const struct route *route = request->route;
-    struct transport *transport = request->fresh ? NULL : pool_take(worker, request->settings, route);
-    if (transport == NULL && !pool_reserve(route)) {
+    if (!pool_reserve(route)) {
         return NULL;
     }
+    struct transport *transport = request->fresh ? NULL : pool_take(worker, request->settings, route);
     struct upstream *upstream = xcalloc(1, sizeof *upstream);
     upstream->worker = worker;
     upstream->settings = proxy_settings_reference(request->settings);
