@@ -32,8 +32,16 @@ static const struct proxy_timeouts *timeouts_of(const struct exchange *exchange)
     return exchange->route != NULL ? &exchange->route->timeouts : &exchange->settings->timeouts;
 }
 
+static void note_first_byte(struct exchange *exchange)
+{
+    if (exchange->upstream != NULL) {
+        exchange->first_byte_ns = upstream_first_read_ns(exchange->upstream);
+    }
+}
+
 static void drop_upstream(struct exchange *exchange)
 {
+    note_first_byte(exchange);
     if (exchange->upstream != NULL) {
         upstream_free(exchange->upstream);
         exchange->upstream = NULL;
@@ -52,6 +60,7 @@ static void set_error(struct exchange *exchange, const char *kind, const char *m
 
 static void done(struct exchange *exchange, enum client_after after)
 {
+    note_first_byte(exchange);
     record_exchange(exchange);
     exchange->recorded = true;
     drop_upstream(exchange);
@@ -433,7 +442,6 @@ static void on_head(void *owner, const struct http_response *response)
     struct exchange *exchange = owner;
     const struct name_value *type = http_fields_find(&response->fields, SLICE("content-type"));
     enter(exchange, EXCHANGE_RESPONDING);
-    exchange->first_byte_ns = upstream_last_read_ns(exchange->upstream);
     exchange->status = response->status;
     exchange->streamed = type != NULL && is_stream(type->value);
     exchange->capture.keep_tail = http_fields_find(&response->fields, SLICE("content-encoding")) == NULL;
@@ -518,7 +526,7 @@ static void tick_request(struct exchange *exchange, struct tick *tick)
     const struct proxy_timeouts *timeouts = timeouts_of(exchange);
     uint64_t written_ns = upstream_last_write_ns(exchange->upstream);
     if (upstream_pending(exchange->upstream) > 0) {
-        if (is_over(tick, latest(written_ns, exchange->request_ns), timeouts->write)) {
+        if (is_over(tick, written_ns, timeouts->write)) {
             fail(exchange, HTTP_UPSTREAM_TIMEOUT,
                  "the upstream did not take the request in time (timeouts.write)");
         }

@@ -35,6 +35,7 @@ struct upstream {
     bool has_written; /* known to have, once the transport is gone */
     bool surplus;     /* bytes came behind the response, or a clean end did: not for reuse */
     uint64_t written_before;
+    uint64_t first_read_ns; /* 0: nothing came */
     uint64_t last_read_ns;
     struct http_scan scan;
     struct buffer head;
@@ -234,6 +235,8 @@ static void on_readable(void *owner)
     }
     upstream->last_read_ns = clock_monotonic_ns();
     if (size > 0) {
+        upstream->first_read_ns =
+            upstream->first_read_ns == 0 ? upstream->last_read_ns : upstream->first_read_ns;
         take(upstream, (struct slice){worker->scratch, (size_t)size});
     } else {
         closed(upstream, size == TRANSPORT_END, &error);
@@ -400,6 +403,11 @@ bool upstream_has_written(const struct upstream *upstream)
 size_t upstream_pending(const struct upstream *upstream)
 {
     return upstream->transport != NULL && !upstream->broken ? transport_pending(upstream->transport) : 0;
+}
+
+uint64_t upstream_first_read_ns(const struct upstream *upstream)
+{
+    return upstream->first_read_ns;
 }
 
 uint64_t upstream_last_read_ns(const struct upstream *upstream)

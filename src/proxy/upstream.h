@@ -60,7 +60,8 @@ bool upstream_has_written(const struct upstream *upstream);
 bool upstream_send(struct upstream *upstream, const struct iovec *pieces, int count);
 /* Bytes sent that the kernel has not taken. */
 size_t upstream_pending(const struct upstream *upstream);
-/* Monotonic, ns: when bytes last came, when the kernel last took some. */
+/* Monotonic, ns: when the first bytes came (0: none did), when the last; when the kernel last took some, or began to let some wait. */
+uint64_t upstream_first_read_ns(const struct upstream *upstream);
 uint64_t upstream_last_read_ns(const struct upstream *upstream);
 uint64_t upstream_last_write_ns(const struct upstream *upstream);
 
