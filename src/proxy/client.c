@@ -4,10 +4,8 @@
 #include "proxy/client.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/memory.h"
 #include "http/write.h"
 #include "proxy/exchange.h"
@@ -17,8 +15,6 @@
 #define LINGER_TOTAL_NS  (30 * NANOSECONDS_PER_SECOND)
 #define LINGER_MAX_BYTES 262144
 #define DRAIN_NS         (2 * NANOSECONDS_PER_SECOND)
-#define GRACE_NS                                                                                             \
-    NANOSECONDS_PER_SECOND /* for a connection accepted while the process stops to bring its request */
 
 static const char left_message[] = "the client closed the connection";
 
@@ -26,12 +22,20 @@ static void advance(struct client *client);
 
 /* Lists, timers, states ----------------------------------------------------------------------------------------------------------------------- */
 
+static void count_idle(struct client *client, const struct client_list *list, int amount)
+{
+    if (list == &client->worker->idle) {
+        atomic_fetch_add(&client->worker->idle_connections, amount);
+    }
+}
+
 static void list_remove(struct client *client)
 {
     struct client_list *list = client->list;
     *(client->previous != NULL ? &client->previous->next : &list->first) = client->next;
     *(client->next != NULL ? &client->next->previous : &list->last) = client->previous;
     client->list = NULL;
+    count_idle(client, list, -1);
 }
 
 static void list_append(struct client *client, struct client_list *list)
@@ -41,6 +45,7 @@ static void list_append(struct client *client, struct client_list *list)
     client->next = NULL;
     *(list->last != NULL ? &list->last->next : &list->first) = client;
     list->last = client;
+    count_idle(client, list, 1);
 }
 
 /* The one place where a client's state changes. */
@@ -72,7 +77,7 @@ static void bury(struct grave *grave)
     free(client);
 }
 
-static void close_client(struct client *client, bool reset)
+void client_close(struct client *client, bool reset)
 {
     struct worker *worker = client->worker;
     enter(client, CLIENT_CLOSED);
@@ -94,7 +99,7 @@ static void close_client(struct client *client, bool reset)
     worker_client_left(worker);
 }
 
-static void count_bad_request(struct worker *worker, const char *reason)
+void client_count_bad_request(struct worker *worker, const char *reason)
 {
     metric_add(metrics_counter(worker->shared->metrics, "llm_proxy_bad_requests_total",
                                "Requests refused before they were understood.",
@@ -112,7 +117,7 @@ static void linger(struct client *client)
     }
     loop_timer_set(&client->timer, LINGER_IDLE_NS);
     if (client_pending(client) == 0 && (client->ended || client->must_reset)) {
-        close_client(client, client->must_reset);
+        client_close(client, client->must_reset);
         return;
     }
     client_update_reading(client);
@@ -132,14 +137,14 @@ static void wait_for_request(struct client *client)
 static void refuse(struct client *client, enum http_fault fault, const char *reason, const char *message)
 {
     struct buffer answer = {0};
-    count_bad_request(client->worker, reason);
+    client_count_bad_request(client->worker, reason);
     http_write_fault(&answer, fault, message, SLICE(""), true, false);
     bool written = client_write(client, &(struct iovec){buffer_data(&answer), answer.size}, 1);
     buffer_free(&answer);
     if (written) {
         linger(client);
     } else {
-        close_client(client, true);
+        client_close(client, true);
     }
 }
 
@@ -250,7 +255,7 @@ static void lingered(struct client *client, size_t size)
 {
     client->lingered += size;
     if (client->lingered > LINGER_MAX_BYTES || clock_monotonic_ns() > client->linger_until_ns) {
-        close_client(client, true);
+        client_close(client, true);
     } else {
         loop_timer_set(&client->timer, LINGER_IDLE_NS);
     }
@@ -276,8 +281,7 @@ static void received(struct client *client, struct slice data)
     client_pump(client);
 }
 
-/* Does the client's exchange go on when it ends its side? */
-static bool may_half_close(const struct client *client)
+bool client_may_half_close(const struct client *client)
 {
     const struct route *route = client->exchange->route;
     return route != NULL && route->half_close;
@@ -287,16 +291,16 @@ static bool may_half_close(const struct client *client)
 static void ended(struct client *client, bool clean, const char *message)
 {
     if (client->state == CLIENT_HEAD) {
-        count_bad_request(client->worker, "closed_within_head");
+        client_count_bad_request(client->worker, "closed_within_head");
     }
     if (client->state != CLIENT_EXCHANGE) {
         client->ended = true;
         if (client->state == CLIENT_LINGERING && clean && client_pending(client) > 0) {
             client_update_reading(client);
         } else {
-            close_client(client, !clean);
+            client_close(client, !clean);
         }
-    } else if (clean && may_half_close(client)) {
+    } else if (clean && client_may_half_close(client)) {
         client->ended = true;
         client_pump(client);
     } else {
@@ -316,12 +320,11 @@ static void read_once(struct client *client)
     }
 }
 
-/* It has waited long enough; but a request may be there already. */
-static void close_waiting(struct client *client)
+void client_close_waiting(struct client *client)
 {
     read_once(client);
     if (client->state == CLIENT_WAITING) {
-        close_client(client, false);
+        client_close(client, false);
     }
 }
 
@@ -339,7 +342,7 @@ static void on_drained(void *owner)
     if (client->state == CLIENT_EXCHANGE) {
         exchange_client_drained(client->exchange);
     } else if (client->state == CLIENT_LINGERING && (client->ended || client->must_reset)) {
-        close_client(client, client->must_reset);
+        client_close(client, client->must_reset);
     }
 }
 
@@ -371,10 +374,10 @@ static void on_timer(void *argument)
             loop_timer_set(&client->timer, LINGER_IDLE_NS);
             break;
         }
-        close_client(client, client_pending(client) > 0);
+        client_close(client, client_pending(client) > 0);
         break;
     case CLIENT_WAITING:
-        close_waiting(client);
+        client_close_waiting(client);
         break;
     case CLIENT_DRAINING:
         exchange_discard(client->exchange);
@@ -430,7 +433,7 @@ void client_exchange_done(struct client *client, enum client_after after)
         advance(client);
         break;
     case CLIENT_RESET:
-        close_client(client, true);
+        client_close(client, true);
         break;
     default:
         client->must_reset = after == CLIENT_CUT;
@@ -438,38 +441,12 @@ void client_exchange_done(struct client *client, enum client_after after)
     }
 }
 
-/* For the worker -------------------------------------------------------------------------------------------------------------------------------- */
+/* Beginning ------------------------------------------------------------------------------------------------------------------------------------- */
 
-static bool has_room(struct worker *worker)
-{
-    size_t limit = worker->settings->max_connections;
-    if (atomic_fetch_add(&worker->shared->connections, 1) < limit || client_close_longest_idle(worker)) {
-        return true;
-    }
-    atomic_fetch_sub(&worker->shared->connections, 1);
-    return false;
-}
-
-static void refuse_connection(struct worker *worker, int fd)
-{
-    struct buffer answer = {0};
-    count_bad_request(worker, "max_connections");
-    http_write_fault(&answer, HTTP_OVERLOADED, "the proxy has as many connections as it may have", SLICE(""),
-                     true, false);
-    ssize_t written = write(fd, buffer_data(&answer), answer.size);
-    (void)written; /* best effort: it is closed all the same */
-    buffer_free(&answer);
-    close(fd);
-}
-
-void client_accept(struct worker *worker, int fd, const struct address *peer)
+void client_new(struct worker *worker, int fd, const struct address *peer)
 {
     static const struct transport_callbacks callbacks = {
         .on_readable = on_readable, .on_drained = on_drained, .on_failed = on_write_failed};
-    if (!has_room(worker)) {
-        refuse_connection(worker, fd);
-        return;
-    }
     struct client *client = xcalloc(1, sizeof *client);
     client->worker = worker;
     client->transport = transport_new(worker->loop, fd, NULL, &callbacks, client);
@@ -480,54 +457,4 @@ void client_accept(struct worker *worker, int fd, const struct address *peer)
     list_append(client, &worker->idle);
     transport_set_reading(client->transport, true);
     read_once(client); /* most clients send with the handshake */
-}
-
-void client_sweep(struct worker *worker)
-{
-    struct client *next;
-    for (struct client *client = worker->busy.first; client != NULL; client = next) {
-        next = client->next;
-        if (client->state == CLIENT_EXCHANGE && !transport_is_reading(client->transport) &&
-            !may_half_close(client) && transport_peer_is_gone(client->transport)) {
-            exchange_client_left(client->exchange, left_message);
-        }
-    }
-}
-
-bool client_close_longest_idle(struct worker *worker)
-{
-    if (worker->idle.first == NULL) {
-        return false;
-    }
-    close_client(worker->idle.first, false);
-    return true;
-}
-
-void client_close_idle(struct worker *worker)
-{
-    struct client *next;
-    for (struct client *client = worker->idle.first; client != NULL; client = next) {
-        next = client->next;
-        if (client->requests == 0) {
-            loop_timer_set(&client->timer, GRACE_NS);
-        } else {
-            close_waiting(client);
-        }
-    }
-}
-
-void client_close_all(struct worker *worker)
-{
-    while (worker->idle.first != NULL) {
-        close_client(worker->idle.first, false);
-    }
-    while (worker->busy.first != NULL) {
-        struct client *client = worker->busy.first;
-        if (client->state == CLIENT_EXCHANGE) {
-            exchange_shutdown(client->exchange);
-        } else {
-            close_client(client, false);
-        }
-    }
-    exchange_free_spares(worker);
 }

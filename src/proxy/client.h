@@ -53,12 +53,15 @@ struct client {
     struct grave grave;
 };
 
-/* For the worker. */
-void client_accept(struct worker *worker, int fd, const struct address *peer);
-void client_sweep(struct worker *worker);
-bool client_close_longest_idle(struct worker *worker);
-void client_close_idle(struct worker *worker);
-void client_close_all(struct worker *worker);
+/* An accepted connection, counted by the caller. */
+void client_new(struct worker *worker, int fd, const struct address *peer);
+void client_close(struct client *client, bool reset);
+/* WAITING: it has waited long enough. But a request may be there already. */
+void client_close_waiting(struct client *client);
+/* What never became an exchange. reason: static. */
+void client_count_bad_request(struct worker *worker, const char *reason);
+/* EXCHANGE: does it go on when the client ends its side? */
+bool client_may_half_close(const struct client *client);
 
 /* For the exchange. All false when the connection is broken: the exchange is told by client_left as well. */
 bool client_write(struct client *client, const struct iovec *pieces, int count);

@@ -15,8 +15,6 @@ struct proxy {
     struct proxy_shared shared;
     struct address *listen;
     size_t listen_count;
-    struct worker **workers;
-    size_t worker_count;
     atomic_size_t busy; /* workers that have not drained yet */
     void (*idle)(void *argument);
     void *idle_argument;
@@ -57,14 +55,17 @@ struct proxy *proxy_new(const struct proxy_start *start, struct error *error)
     snprintf(shared->via_name, sizeof shared->via_name, "llm-proxy-%.8s", shared->instance);
     describe_metrics(shared);
 
-    proxy->workers = xcalloc(start->workers, sizeof(struct worker *));
-    proxy->worker_count = start->workers;
+    shared->workers = xcalloc(start->workers, sizeof(struct worker *));
+    shared->worker_count = start->workers;
     int *own = xcalloc(start->listen_count, sizeof *own);
     for (size_t i = 0; i < start->workers; i++) {
         for (size_t a = 0; a < start->listen_count; a++) {
             own[a] = fds[a * start->workers + i];
         }
-        proxy->workers[i] = worker_new(shared, start->settings, own, start->listen_count);
+        shared->workers[i] = worker_new(shared, start->settings, own, start->listen_count);
+    }
+    for (size_t i = 0; i < start->workers; i++) {
+        worker_start(shared->workers[i]);
     }
     free(own);
     free(fds);
@@ -88,8 +89,8 @@ const struct address *proxy_address(const struct proxy *proxy, size_t index)
 
 void proxy_reload(struct proxy *proxy, struct proxy_settings *settings)
 {
-    for (size_t i = 0; i < proxy->worker_count; i++) {
-        worker_reload(proxy->workers[i], settings);
+    for (size_t i = 0; i < proxy->shared.worker_count; i++) {
+        worker_reload(proxy->shared.workers[i], settings);
     }
 }
 
@@ -105,16 +106,19 @@ void proxy_drain(struct proxy *proxy, void (*idle)(void *argument), void *argume
 {
     proxy->idle = idle;
     proxy->idle_argument = argument;
-    atomic_store(&proxy->busy, proxy->worker_count);
-    for (size_t i = 0; i < proxy->worker_count; i++) {
-        worker_drain(proxy->workers[i], on_worker_idle, proxy);
+    atomic_store(&proxy->busy, proxy->shared.worker_count);
+    for (size_t i = 0; i < proxy->shared.worker_count; i++) {
+        worker_drain(proxy->shared.workers[i], on_worker_idle, proxy);
     }
 }
 
 void proxy_free(struct proxy *proxy)
 {
-    for (size_t i = 0; i < proxy->worker_count; i++) {
-        worker_free(proxy->workers[i]);
+    for (size_t i = 0; i < proxy->shared.worker_count; i++) {
+        worker_stop(proxy->shared.workers[i]);
+    }
+    for (size_t i = 0; i < proxy->shared.worker_count; i++) {
+        worker_free(proxy->shared.workers[i]);
     }
     resolver_free(proxy->shared.resolver);
     for (size_t i = 0; i < proxy->listen_count; i++) {
@@ -122,7 +126,7 @@ void proxy_free(struct proxy *proxy)
             unlink(proxy->listen[i].socket.path.sun_path);
         }
     }
-    free(proxy->workers);
+    free(proxy->shared.workers);
     free(proxy->listen);
     free(proxy);
 }

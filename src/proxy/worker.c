@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "proxy/client.h"
+#include "proxy/clients.h"
 #include "proxy/pool.h"
 
 /* How often connections that are not read from are looked at: a client that left must cancel its upstream within 100 ms. */
@@ -42,7 +42,7 @@ static void on_sweep(void *argument)
 {
     struct worker *worker = argument;
     worker_reap(worker);
-    client_sweep(worker);
+    clients_sweep(worker);
     loop_timer_set(&worker->sweep, SWEEP_INTERVAL_NS);
 }
 
@@ -50,7 +50,7 @@ static void on_accepted(void *owner, int fd, const struct address *peer)
 {
     struct worker *worker = owner;
     worker_reap(worker);
-    client_accept(worker, fd, peer);
+    clients_accept(worker, fd, peer);
 }
 
 static void on_exhausted(void *owner)
@@ -62,7 +62,7 @@ static void on_exhausted(void *owner)
             "no file descriptor left: accepting pauses; raise RLIMIT_NOFILE or lower limits.max_connections",
             log_integer("suppressed", (int64_t)suppressed));
     }
-    client_close_longest_idle(owner);
+    clients_make_room(owner);
 }
 
 static void *run(void *argument)
@@ -90,13 +90,17 @@ struct worker *worker_new(struct proxy_shared *shared, struct proxy_settings *se
     for (size_t i = 0; i < count; i++) {
         worker->listeners[i] = listener_new(worker->loop, fds[i], &callbacks, worker);
     }
+    return worker;
+}
+
+void worker_start(struct worker *worker)
+{
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int failed = pthread_create(&worker->thread, NULL, run, worker);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     assert(failed == 0);
-    return worker;
 }
 
 /* Calls into the loop carry their arguments in a message that the callee frees. */
@@ -147,7 +151,7 @@ static void on_drain(void *argument)
     worker->on_idle = message->on_idle;
     worker->on_idle_argument = message->argument;
     free(message);
-    client_close_idle(worker);
+    clients_close_idle(worker);
     pool_close_idle(worker);
     worker_client_left(worker);
 }
@@ -163,16 +167,20 @@ static void on_stop(void *argument)
 {
     struct worker *worker = argument;
     worker->on_idle = NULL;
-    client_close_all(worker);
+    clients_close_all(worker);
     pool_close_idle(worker);
     worker_reap(worker);
     loop_stop(worker->loop);
 }
 
-void worker_free(struct worker *worker)
+void worker_stop(struct worker *worker)
 {
     loop_post(worker->loop, on_stop, worker);
     pthread_join(worker->thread, NULL);
+}
+
+void worker_free(struct worker *worker)
+{
     for (size_t i = 0; i < worker->listener_count; i++) {
         listener_free(worker->listeners[i]);
     }

@@ -29,6 +29,8 @@ struct proxy_shared {
     struct memory_budget *capture_budget;
     char via_name[32];          /* this process in Via */
     _Atomic size_t connections; /* of clients, all workers */
+    struct worker **workers;
+    size_t worker_count;
     char instance[40];
 };
 
@@ -63,6 +65,7 @@ struct worker {
     struct client_list busy; /* clients with a request under way, or being closed */
     struct client_list idle; /* clients that wait for a request, the longest idle one first */
     size_t client_count;
+    _Atomic long idle_connections;    /* shared: in idle, and not claimed by another worker */
     struct exchange *spare_exchanges; /* for the next requests: their buffers have the right size already */
     size_t spare_count;
     struct loop_timer sweep; /* looks at connections whose reading is off: has the client gone? */
@@ -74,13 +77,17 @@ struct worker {
     char scratch[WORKER_SCRATCH_SIZE]; /* what one read brings, used up before the next */
 };
 
-/* Starts the thread with the listening sockets fds (taken over). */
+/* With the listening sockets fds (taken over). Main thread. */
 struct worker *worker_new(struct proxy_shared *shared, struct proxy_settings *settings, const int *fds,
                           size_t count);
+/* Starts the thread, once all workers are there. */
+void worker_start(struct worker *worker);
 /* Posted to the loop; any thread. */
 void worker_reload(struct worker *worker, struct proxy_settings *settings);
 void worker_drain(struct worker *worker, void (*on_idle)(void *argument), void *argument);
-/* Ends everything, joins the thread, frees. Main thread. */
+/* Ends everything and joins the thread. Main thread. */
+void worker_stop(struct worker *worker);
+/* After all workers have stopped. */
 void worker_free(struct worker *worker);
 
 /* Frees grave's object when the current callbacks have returned. */

@@ -1,0 +1,127 @@
+/*
+ * clients: the limit on connections is one for all workers, but each worker knows only its own. When it has no idle connection to close for a new one, it claims one of another
+ * worker's: idle_connections is what is idle and not claimed, and the claimed one is closed on the other's thread.
+ */
+#include "proxy/clients.h"
+
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "http/write.h"
+#include "proxy/exchange.h"
+
+/* For a connection accepted while the process stops to bring its request. */
+#define GRACE_NS NANOSECONDS_PER_SECOND
+
+/* Coming in --------------------------------------------------------------------------------------------------------------------------------------- */
+
+static bool close_longest_idle(struct worker *worker)
+{
+    if (worker->idle.first == NULL) {
+        return false;
+    }
+    client_close(worker->idle.first, false);
+    return true;
+}
+
+static void on_claimed(void *argument)
+{
+    struct worker *worker = argument;
+    worker_reap(worker);
+    atomic_fetch_add(&worker->idle_connections, 1);
+    close_longest_idle(worker); /* if none is idle by now, there is one too many for a while */
+}
+
+static bool claim_idle(struct worker *worker)
+{
+    long idle = atomic_load(&worker->idle_connections);
+    while (idle > 0) {
+        if (atomic_compare_exchange_weak(&worker->idle_connections, &idle, idle - 1)) {
+            loop_post(worker->loop, on_claimed, worker);
+            return true;
+        }
+    }
+    return false;
+}
+
+bool clients_make_room(struct worker *worker)
+{
+    if (close_longest_idle(worker)) {
+        return true;
+    }
+    for (size_t i = 0; i < worker->shared->worker_count; i++) {
+        struct worker *other = worker->shared->workers[i];
+        if (other != worker && claim_idle(other)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void refuse(struct worker *worker, int fd)
+{
+    struct buffer answer = {0};
+    client_count_bad_request(worker, "max_connections");
+    http_write_fault(&answer, HTTP_OVERLOADED, "the proxy has as many connections as it may have", SLICE(""),
+                     true, false);
+    /* Best effort: it is closed all the same. A request left unread would make that a reset. */
+    ssize_t got = read(fd, worker->scratch, sizeof worker->scratch);
+    got = write(fd, buffer_data(&answer), answer.size);
+    (void)got;
+    buffer_free(&answer);
+    close(fd);
+}
+
+void clients_accept(struct worker *worker, int fd, const struct address *peer)
+{
+    size_t before = atomic_fetch_add(&worker->shared->connections, 1);
+    if (before < worker->settings->max_connections || clients_make_room(worker)) {
+        client_new(worker, fd, peer);
+    } else {
+        atomic_fetch_sub(&worker->shared->connections, 1);
+        refuse(worker, fd);
+    }
+}
+
+/* Going ------------------------------------------------------------------------------------------------------------------------------------------- */
+
+void clients_sweep(struct worker *worker)
+{
+    struct client *next;
+    for (struct client *client = worker->busy.first; client != NULL; client = next) {
+        next = client->next;
+        if (client->state == CLIENT_EXCHANGE && !transport_is_reading(client->transport) &&
+            !client_may_half_close(client) && transport_peer_is_gone(client->transport)) {
+            exchange_client_left(client->exchange, "the client closed the connection");
+        }
+    }
+}
+
+void clients_close_idle(struct worker *worker)
+{
+    struct client *next;
+    for (struct client *client = worker->idle.first; client != NULL; client = next) {
+        next = client->next;
+        if (client->requests == 0) {
+            loop_timer_set(&client->timer, GRACE_NS);
+        } else {
+            client_close_waiting(client);
+        }
+    }
+}
+
+void clients_close_all(struct worker *worker)
+{
+    while (worker->idle.first != NULL) {
+        client_close(worker->idle.first, false);
+    }
+    while (worker->busy.first != NULL) {
+        struct client *client = worker->busy.first;
+        if (client->state == CLIENT_EXCHANGE) {
+            exchange_shutdown(client->exchange);
+        } else {
+            client_close(client, false);
+        }
+    }
+    exchange_free_spares(worker);
+}
