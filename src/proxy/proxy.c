@@ -15,6 +15,7 @@ struct proxy {
     struct proxy_shared shared;
     struct address *listen;
     size_t listen_count;
+    bool unlinked;      /* the files of unix sockets */
     atomic_size_t busy; /* workers that have not drained yet */
     void (*idle)(void *argument);
     void *idle_argument;
@@ -30,6 +31,17 @@ static void describe_metrics(struct proxy_shared *shared)
     shared->duration = metrics_histogram(shared->metrics, "llm_proxy_request_duration_seconds",
                                          "First request byte to last response byte.", none, bounds,
                                          sizeof bounds / sizeof bounds[0]);
+}
+
+/* As long as its file is there, clients come; and once nobody listens, the next process takes its name: the file is then no longer ours. */
+static void unlink_sockets(struct proxy *proxy)
+{
+    for (size_t i = 0; i < proxy->listen_count && !proxy->unlinked; i++) {
+        if (proxy->listen[i].socket.any.sa_family == AF_UNIX) {
+            unlink(proxy->listen[i].socket.path.sun_path);
+        }
+    }
+    proxy->unlinked = true;
 }
 
 struct proxy *proxy_new(const struct proxy_start *start, struct error *error)
@@ -72,6 +84,8 @@ struct proxy *proxy_new(const struct proxy_start *start, struct error *error)
     return proxy;
 
 fail:
+    proxy->listen_count = opened;
+    unlink_sockets(proxy);
     for (size_t i = 0; i < opened * start->workers; i++) {
         close(fds[i]);
     }
@@ -104,6 +118,7 @@ static void on_worker_idle(void *argument)
 
 void proxy_drain(struct proxy *proxy, void (*idle)(void *argument), void *argument)
 {
+    unlink_sockets(proxy);
     proxy->idle = idle;
     proxy->idle_argument = argument;
     atomic_store(&proxy->busy, proxy->shared.worker_count);
@@ -114,6 +129,7 @@ void proxy_drain(struct proxy *proxy, void (*idle)(void *argument), void *argume
 
 void proxy_free(struct proxy *proxy)
 {
+    unlink_sockets(proxy);
     for (size_t i = 0; i < proxy->shared.worker_count; i++) {
         worker_stop(proxy->shared.workers[i]);
     }
@@ -121,11 +137,6 @@ void proxy_free(struct proxy *proxy)
         worker_free(proxy->shared.workers[i]);
     }
     resolver_free(proxy->shared.resolver);
-    for (size_t i = 0; i < proxy->listen_count; i++) {
-        if (proxy->listen[i].socket.any.sa_family == AF_UNIX) {
-            unlink(proxy->listen[i].socket.path.sun_path);
-        }
-    }
     free(proxy->shared.workers);
     free(proxy->listen);
     free(proxy);
