@@ -50,6 +50,7 @@ static int take(lua_State *lua)
     struct host *host = host_of(lua);
     if (host->stopping)
         return 0;
+    script_relieve(host->script);
     struct entry *entry = lua_newuserdata(lua, sizeof *entry);
     *entry = (struct entry){.host = host};
     lua_pushlightuserdata(lua, (void *)&entry_key);

@@ -24,6 +24,7 @@ static void *allocate(void *argument, void *block, size_t old_size, size_t new_s
     }
     size_t after = script->memory_used - old_size + new_size;
     if (new_size > old_size && script->memory_limit != 0 && after > script->memory_limit) {
+        script->memory_refused = true;
         return NULL;
     }
     void *moved = realloc(block, new_size);
@@ -104,8 +105,7 @@ struct script *script_new(const struct script_settings *settings, struct error *
 
     script->lua = lua_newstate(allocate, script);
     if (script->lua == NULL) {
-        error_set(error,
-                  "cannot make a Lua state: LuaJIT was built without GC64, or memory ran out");
+        error_set(error, "cannot make a Lua state: LuaJIT was built without GC64, or memory ran out");
         goto failed;
     }
     script->watch.lua = script->lua;
@@ -118,7 +118,8 @@ struct script *script_new(const struct script_settings *settings, struct error *
     /* Only now: LuaJIT crashes when an allocation fails while it makes a state. */
     script->memory_limit = settings->memory_limit;
     if (settings->memory_limit != 0 && script->memory_used > settings->memory_limit) {
-        error_set(error, "cannot set up a Lua state: it needs more than the memory limit of %zu bytes", settings->memory_limit);
+        error_set(error, "cannot set up a Lua state: it needs more than the memory limit of %zu bytes",
+                  settings->memory_limit);
         goto failed;
     }
     return script;
@@ -180,6 +181,14 @@ const char *script_name(const struct script *script)
 size_t script_memory(const struct script *script)
 {
     return script->memory_used;
+}
+
+void script_relieve(struct script *script)
+{
+    if (script->memory_refused) {
+        script->memory_refused = false;
+        lua_gc(script->lua, LUA_GCCOLLECT, 0);
+    }
 }
 
 void script_reopen_files(struct script *script)

@@ -18,6 +18,7 @@ struct script {
     char *name, *lua_folder;
     char **plugin_folders; /* NULL-terminated */
     size_t memory_used, memory_limit;
+    bool memory_refused; /* since the last script_relieve */
     double watchdog_seconds;
     struct watch watch;
 
