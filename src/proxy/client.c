@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "http/write.h"
-#include "proxy/exchange.h"
+#include "proxy/relay.h"
 
 #define INPUT_MARK       16384 /* bytes waiting in input behind a request, above which nothing more is read */
 #define LINGER_IDLE_NS   (5 * NANOSECONDS_PER_SECOND)
@@ -220,7 +220,7 @@ static void end_of_drain(struct client *client)
 static bool feed(struct client *client, struct slice *data)
 {
     client->feeding = true;
-    exchange_take(client->exchange, data);
+    relay_take(client->exchange, data);
     client->feeding = false;
     end_of_drain(client);
     return client->state != CLIENT_CLOSED && client->state != CLIENT_LINGERING;
@@ -340,7 +340,7 @@ static void on_drained(void *owner)
     struct client *client = owner;
     worker_reap(client->worker);
     if (client->state == CLIENT_EXCHANGE) {
-        exchange_client_drained(client->exchange);
+        relay_client_drained(client->exchange);
     } else if (client->state == CLIENT_LINGERING && (client->ended || client->must_reset)) {
         client_close(client, client->must_reset);
     }

@@ -8,9 +8,6 @@
  *     REQUESTING   the request is being sent, or was; no response head yet
  *     RESPONDING   the response's head was written to the client
  *     FLUSHING     everything was written; the client's kernel has not taken it all
- *
- * The request's body is taken from the client only when it can go on at once, so that nothing but sockets hold bytes. While the response runs the request may still
- * be on its way; when the response is complete before the request, the rest of it is read and dropped (if short), or the connection closed.
  */
 #ifndef PROXY_EXCHANGE_H
 #define PROXY_EXCHANGE_H
@@ -78,18 +75,35 @@ struct exchange *exchange_new(struct client *client);
 void exchange_begin(struct exchange *exchange);
 /* A request that was understood, but is refused by its own words (method, expectation). */
 void exchange_begin_refused(struct exchange *exchange, const struct http_problem *problem);
-/* Bytes behind the head: takes what belongs to the body and can be used now off *data. */
-void exchange_take(struct exchange *exchange, struct slice *data);
-/* Would exchange_take() take nothing now, whatever came? */
-bool exchange_is_blocked(const struct exchange *exchange);
-/* The kernel took all that was written to the client. */
-void exchange_client_drained(struct exchange *exchange);
 /* The client closed or reset before the response was complete: cancels the upstream, publishes the event, lets go of the client's connection. */
 void exchange_client_left(struct exchange *exchange, const char *message);
 /* Looks for a time-out that is over; returns how long until it must be called again, ns; 0: the exchange is over. */
 uint64_t exchange_tick(struct exchange *exchange);
 /* Ends it now: the process stops. */
 void exchange_shutdown(struct exchange *exchange);
+/* For relay.c, which moves the bytes. What ends the exchange may free it, and begin the client's next request in its place. */
+
+/* The one place where the state changes. */
+void exchange_enter(struct exchange *exchange, enum exchange_state state);
+void exchange_drop_upstream(struct exchange *exchange);
+/* Can the rest of the request's body be read and dropped in no time? Not if the client waits to be told to send it, since then it may leave it out. */
+bool exchange_rest_is_short(const struct exchange *exchange);
+/* All was written to the client: it ends when the kernel has taken it. */
+void exchange_finish_when_flushed(struct exchange *exchange);
+/* Ends it with an answer of our own. detail goes to the record; the client is told message (NULL: the fault's usual sentence). framing_lost: where the request ends is not
+ * known, or will not be. */
+void exchange_answer(struct exchange *exchange, enum http_fault fault, const char *message,
+                     const char *detail, bool framing_lost);
+/* The same for a request that is refused for what it is. */
+void exchange_refuse(struct exchange *exchange, enum http_fault reason, const char *message,
+                     bool framing_lost);
+/* The response cannot be completed: its end is left out, so that the client sees that it is short. kind: static. */
+void exchange_cut(struct exchange *exchange, const char *kind, const char *message);
+/* The upstream, or time, has spoilt it: answers, or cuts a response that has begun. */
+void exchange_fail(struct exchange *exchange, enum http_fault reason, const char *detail);
+/* Writing to the client failed. */
+void exchange_client_broke(struct exchange *exchange);
+
 /* The client is through with it (recorded, or never begun): kept for the next request, or freed. */
 void exchange_discard(struct exchange *exchange);
 /* Frees for good those kept for reuse. */
