@@ -74,14 +74,14 @@ def test_half_close_route_goes_on(start_proxy, upstream):
     assert proxy.event()["error"] is None
 
 
-def test_abort_of_one_pipelined_client_leaves_others_alone(proxy, upstream):
+def test_abort_of_one_client_leaves_others_alone(proxy):
     with proxy.wire() as stays_here, proxy.wire() as leaves:
         begin_stream(stays_here, [("x-mock-pieces", "20"), ("x-mock-pace", "0.05")])
         begin_stream(leaves, ENDLESS)
         leaves.reset()
-        while stays_here.next_chunk():
-            pass
-        assert upstream.requests[0].answered
+        while (piece := stays_here.next_chunk()):
+            last = piece
+        assert piece == b"" and b"[DONE]" in last
     kinds = sorted(event["error"]["kind"] if event["error"] else "" for event in proxy.wait_events(2))
     assert kinds == ["", "client_aborted"]
 
