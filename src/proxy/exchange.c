@@ -133,17 +133,17 @@ static void send_own_response(struct exchange *exchange, int status, size_t body
 {
     exchange_drop_upstream(exchange);
     exchange->request_dropped = true;
+    struct slice answer = buffer_slice(&exchange->fault);
+    if (!client_write(exchange->client, &(struct iovec){buffer_data(&exchange->fault), answer.size}, 1)) {
+        exchange_client_broke(exchange);
+        return;
+    }
     exchange->status = status;
     note_sent(exchange);
-    struct slice answer = buffer_slice(&exchange->fault);
     if (body_size > 0) {
         capture_response(&exchange->capture,
                          (struct slice){answer.data + answer.size - body_size, body_size});
         exchange->capture.chunks = 1;
-    }
-    if (!client_write(exchange->client, &(struct iovec){buffer_data(&exchange->fault), answer.size}, 1)) {
-        exchange_client_broke(exchange);
-        return;
     }
     exchange_finish_when_flushed(exchange);
 }

@@ -286,16 +286,17 @@ static void on_body(void *owner, struct gather *gather, bool last)
     if (exchange->framing == FORWARD_NONE) {
         gather_begin(gather);
     }
+    gather->head = buffer_slice(&exchange->head);
+    int count = gather_finish(gather, exchange->framing == FORWARD_CHUNKED, last);
+    if (count > 0 && !client_write(exchange->client, gather->pieces, count)) {
+        exchange->status = exchange->head.size > 0 ? 0 : exchange->status;
+        exchange_client_broke(exchange);
+        return;
+    }
     for (int i = 0; i < gather->count; i++) {
         capture_response(&exchange->capture, gather->data[i]);
     }
     exchange->capture.chunks += gather->size > 0;
-    gather->head = buffer_slice(&exchange->head);
-    int count = gather_finish(gather, exchange->framing == FORWARD_CHUNKED, last);
-    if (count > 0 && !client_write(exchange->client, gather->pieces, count)) {
-        exchange_client_broke(exchange);
-        return;
-    }
     buffer_clear(&exchange->head);
     if (last) {
         upstream_release(exchange->upstream, exchange->request_complete && !exchange->request_dropped &&
