@@ -32,7 +32,8 @@ struct fixture {
     struct subscriber *subscriber;
     struct metrics *metrics;
     struct memory_budget budget;
-    int listener; /* the upstream's */
+    uint16_t port; /* the upstream's */
+    int listener;
     int upstream; /* the connection last accepted */
     int client;
     char received[262144];
@@ -177,9 +178,8 @@ static inline void wait_for_flag(atomic_bool *flag)
 
 /* Set-up ---------------------------------------------------------------------------------------------------------------------------------- */
 
-static inline void set_route(struct fixture *f, struct route *route, const char *prefix, uint16_t port)
+static inline void set_route(struct route *route, const char *prefix, uint16_t port)
 {
-    (void)f;
     route->name = xstrdup(prefix[0] != 0 ? prefix : "/");
     route->prefix = xstrdup(prefix);
     route->upstream = xprintf("http://127.0.0.1:%u", port);
@@ -190,14 +190,9 @@ static inline void set_route(struct fixture *f, struct route *route, const char 
     route->capture = true;
 }
 
-static inline int set_up(void **state)
+static inline struct proxy_settings *make_settings(const char *prefix, uint16_t port)
 {
-    struct fixture *f = xcalloc(1, sizeof *f);
     struct proxy_settings *settings = xcalloc(1, sizeof *settings);
-    uint16_t port;
-    f->listener = listen_on_loopback(&port);
-    f->upstream = f->client = -1;
-    f->settings = settings;
     reference_init(&settings->references);
     uint64_t minute = 60 * NANOSECONDS_PER_SECOND;
     settings->timeouts = (struct proxy_timeouts){.request_head = minute,
@@ -214,9 +209,18 @@ static inline int set_up(void **state)
     settings->max_request_body_bytes = 1048576;
     settings->max_response_body_bytes = 1048576;
     settings->route_count = 1;
-    settings->routes = xcalloc(2, sizeof *settings->routes);
-    set_route(f, &settings->routes[0], "/v1", port);
+    settings->routes = xcalloc(1, sizeof *settings->routes);
+    set_route(&settings->routes[0], prefix, port);
     settings->routes[0].timeouts = settings->timeouts;
+    return settings;
+}
+
+static inline int set_up(void **state)
+{
+    struct fixture *f = xcalloc(1, sizeof *f);
+    f->listener = listen_on_loopback(&f->port);
+    f->upstream = f->client = -1;
+    f->settings = make_settings("/v1", f->port);
     f->budget.limit = 64u << 20;
     f->metrics = metrics_new();
     f->bus = memory_bus_new();
