@@ -37,8 +37,11 @@ step "Installing what the build needs"
 scripts/install-deps.sh build
 
 step "Building into $build"
-[ -f $build/CMakeCache.txt ] || cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF >/dev/null
-cmake --build $build | tail -n 1
+[ -f $build/build.ninja ] || cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF >/dev/null
+# One line of progress on a terminal; elsewhere nothing but errors.
+quiet=--quiet
+[ ! -t 1 ] || quiet=
+cmake --build $build -- $quiet
 
 step "Starting a mock LLM, and the proxy in front of it"
 rm -rf $run

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 build=${BUILD:-build/dev}
 
 scripts/install-deps.sh test
-[ -f "$build/CMakeCache.txt" ] || cmake --preset "$(basename "$build")" >/dev/null
-cmake --build "$build" | tail -n 1
+[ -f "$build/build.ninja" ] || cmake --preset "$(basename "$build")" >/dev/null
+cmake --build "$build" -- --quiet # a compiler's errors and nothing else
 ctest --test-dir "$build" --output-on-failure --parallel 2 --progress --no-tests=error
 LLM_PROXY_BINARY="$PWD/$build/bin/llm-proxy" .venv/bin/python -m pytest tests/e2e -n 2 "$@"
