@@ -89,7 +89,7 @@ def test_two_codings_are_undone(proxy):
 
 
 @pytest.mark.parametrize("coding, body", [("unknown", b"abc\xff"), ("gzip", b"this is no gzip"), ("gzip, br, zstd", b"three\xff"),
-                                          ("gzip", gzip.compress(b"whole")[:-6] + b"brokn!")])
+                                          ("gzip", gzip.compress(b"whole", mtime=0)[:-6] + b"brokn!")])
 def test_what_cannot_be_decoded_is_kept_as_it_is(proxy, upstream, coding, body):
     proxy.exchange("POST", "/v1/embeddings", [("Content-Encoding", coding)], body)
     assert upstream.requests[0].body == body
