@@ -142,7 +142,8 @@ static inline struct event_record *next_event(struct fixture *f)
 #define assert_slice_equal(slice, text) assert_slice((slice), (text), __FILE__, __LINE__)
 static inline void assert_slice(struct slice got, const char *expected, const char *file, int line)
 {
-    if (!slice_equal(got, slice_of(expected)) || (got.data == NULL) != (expected == NULL)) {
+    if ((got.data == NULL) != (expected == NULL) ||
+        (expected != NULL && !slice_equal(got, slice_of(expected)))) {
         print_error("%s:%d: expected \"%s\", got \"%.*s\"\n", file, line,
                     expected != NULL ? expected : "(null)", SLICE_ARGUMENTS(got));
         fail();
