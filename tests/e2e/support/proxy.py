@@ -178,10 +178,10 @@ class Proxy:
         return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
     def wait_events(self, count, file=None):
-        """Exactly count events: waits for them, and fails if there are more."""
+        """Exactly count events, in the order in which their requests came: waits for them, and fails if there are more."""
         events = wait_until(lambda: len(found := self.events(file)) >= count and found, lambda: f"{count} events, have {len(self.events(file))}; stderr:\n{self.stderr}")
         assert len(events) == count, [(event.get("method"), event.get("path")) for event in events]
-        return events
+        return sorted(events, key=lambda event: event.get("time", ""))
 
     def event(self):
         """The one event."""
