@@ -102,7 +102,7 @@ def test_capture_memory_is_bounded_and_says_so(start_proxy, upstream):
         assert withheld["bodies_withheld"] == "memory" and not withheld["response_body"] and withheld["response_bytes"] == 3_000_000
         wire.send("x")
         assert wire.response().status == 200
-    greedy = proxy.wait_events(2)[1]
+    greedy = proxy.wait_events(2)[0]
     assert greedy["request_truncated"] is True and len(greedy["request_body"]) <= 1 << 20
     proxy.exchange("GET", "/bytes", [("x-mock-size", "3000")])
     after = proxy.wait_events(3)[2]
