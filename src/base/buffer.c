@@ -13,12 +13,10 @@
 
 enum { SMALLEST_CAPACITY = 64 };
 
-char *buffer_reserve(struct buffer *buffer, size_t size)
+char *buffer_grow(struct buffer *buffer, size_t size)
 {
     assert(size <= SIZE_MAX / 2 - buffer->size);
     size_t needed = buffer->size + size;
-    if (buffer->block != NULL && buffer->start + needed <= buffer->capacity)
-        return buffer_data(buffer) + buffer->size;
     if (buffer->block != NULL && needed <= buffer->capacity / 2) {
         memmove(buffer->block, buffer_data(buffer), buffer->size);
     } else {
@@ -43,30 +41,6 @@ void buffer_commit(struct buffer *buffer, size_t size)
 {
     assert(size <= buffer->capacity - buffer->start - buffer->size);
     buffer->size += size;
-}
-
-void buffer_append(struct buffer *buffer, const void *data, size_t size)
-{
-    if (size == 0)
-        return;
-    memcpy(buffer_reserve(buffer, size), data, size);
-    buffer->size += size;
-}
-
-void buffer_append_slice(struct buffer *buffer, struct slice s)
-{
-    buffer_append(buffer, s.data, s.size);
-}
-
-void buffer_append_string(struct buffer *buffer, const char *text)
-{
-    buffer_append(buffer, text, strlen(text));
-}
-
-void buffer_append_char(struct buffer *buffer, char c)
-{
-    *buffer_reserve(buffer, 1) = c;
-    buffer->size++;
 }
 
 void buffer_append_uint64(struct buffer *buffer, uint64_t number)

@@ -22,13 +22,43 @@ static inline struct slice buffer_slice(const struct buffer *buffer)
     return (struct slice){buffer->block != NULL ? buffer->block + buffer->start : NULL, buffer->size};
 }
 
+/* buffer_reserve() when there is no such room yet. */
+char *buffer_grow(struct buffer *buffer, size_t size);
+
 /* Room for size more bytes behind the data; write there, then buffer_commit() what was written. */
-char *buffer_reserve(struct buffer *buffer, size_t size);
+static inline char *buffer_reserve(struct buffer *buffer, size_t size)
+{
+    if (buffer->block == NULL || size > buffer->capacity - buffer->start - buffer->size)
+        return buffer_grow(buffer, size);
+    return buffer_data(buffer) + buffer->size;
+}
+
 void buffer_commit(struct buffer *buffer, size_t size);
-void buffer_append(struct buffer *buffer, const void *data, size_t size);
-void buffer_append_slice(struct buffer *buffer, struct slice s);
-void buffer_append_string(struct buffer *buffer, const char *text);
-void buffer_append_char(struct buffer *buffer, char c);
+
+static inline void buffer_append(struct buffer *buffer, const void *data, size_t size)
+{
+    if (size == 0)
+        return;
+    memcpy(buffer_reserve(buffer, size), data, size);
+    buffer->size += size;
+}
+
+static inline void buffer_append_slice(struct buffer *buffer, struct slice s)
+{
+    buffer_append(buffer, s.data, s.size);
+}
+
+static inline void buffer_append_string(struct buffer *buffer, const char *text)
+{
+    buffer_append(buffer, text, strlen(text));
+}
+
+static inline void buffer_append_char(struct buffer *buffer, char c)
+{
+    *buffer_reserve(buffer, 1) = c;
+    buffer->size++;
+}
+
 void buffer_append_uint64(struct buffer *buffer, uint64_t number);
 void buffer_printf(struct buffer *buffer, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Drops size bytes at the front (at most all). */

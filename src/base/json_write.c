@@ -1,5 +1,5 @@
 /*
- * json_write: see json_write.h. Strings are copied in runs of bytes that need no escape: almost all of a body is one such run.
+ * json_write: see json_write.h. Strings are copied in runs of bytes that need no escape, and looked at once: only a run with bytes beyond ASCII is checked for UTF-8.
  */
 #include "base/json_write.h"
 
@@ -8,12 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/json_scan.h"
 #include "base/utf8.h"
-
-static bool needs_escape(char c)
-{
-    return (unsigned char)c < 0x20 || c == '"' || c == '\\';
-}
 
 static void write_escape(struct buffer *out, char c)
 {
@@ -45,31 +41,33 @@ static void write_escape(struct buffer *out, char c)
     }
 }
 
-static void write_escaped(struct buffer *out, struct slice text)
+/* Without quotes and whatever else is escaped. */
+static void write_utf8(struct buffer *out, struct slice text)
 {
-    size_t run = 0;
-    for (size_t i = 0; i < text.size; i++) {
-        if (!needs_escape(text.data[i]))
-            continue;
-        buffer_append(out, text.data + run, i - run);
-        write_escape(out, text.data[i]);
-        run = i + 1;
+    size_t valid;
+    while ((valid = utf8_valid_prefix(text)) < text.size) {
+        buffer_append(out, text.data, valid);
+        buffer_append(out, "\xEF\xBF\xBD", 3);
+        text = slice_range(text.data + valid + 1, text.data + text.size);
     }
-    if (run < text.size)
-        buffer_append(out, text.data + run, text.size - run);
+    buffer_append_slice(out, text);
 }
 
 void json_write_string(struct buffer *out, struct slice text)
 {
+    const char *at = text.data, *end = text.size > 0 ? at + text.size : at;
     buffer_reserve(out, text.size + 2);
     buffer_append_char(out, '"');
-    while (text.size > 0) {
-        size_t valid = utf8_valid_prefix(text);
-        write_escaped(out, (struct slice){text.data, valid});
-        if (valid == text.size)
-            break;
-        buffer_append(out, "\xEF\xBF\xBD", 3);
-        text = slice_range(text.data + valid + 1, text.data + text.size);
+    while (at < end) {
+        uint64_t high;
+        const char *run = at;
+        at = json_scan_plain(at, end, &high);
+        if (high == 0)
+            buffer_append(out, run, (size_t)(at - run));
+        else
+            write_utf8(out, slice_range(run, at));
+        if (at < end)
+            write_escape(out, *at++);
     }
     buffer_append_char(out, '"');
 }
@@ -80,13 +78,13 @@ void json_write_latin1(struct buffer *out, struct slice text)
         json_write_string(out, text);
         return;
     }
-    buffer_append_char(out, '"');
+    struct buffer utf8 = {0};
     for (size_t i = 0; i < text.size; i++) {
-        char utf8[4];
-        size_t size = utf8_encode((unsigned char)text.data[i], utf8);
-        write_escaped(out, (struct slice){utf8, size});
+        char character[4];
+        buffer_append(&utf8, character, utf8_encode((unsigned char)text.data[i], character));
     }
-    buffer_append_char(out, '"');
+    json_write_string(out, buffer_slice(&utf8));
+    buffer_free(&utf8);
 }
 
 /* printf follows LC_NUMERIC: whatever stands for the decimal point becomes a point. */
@@ -100,6 +98,19 @@ static void append_without_locale(struct buffer *out, const char *text)
     }
 }
 
+/* Not a whole number. */
+static void write_thousandths(struct buffer *out, int64_t thousandths)
+{
+    uint64_t size = thousandths < 0 ? 0 - (uint64_t)thousandths : (uint64_t)thousandths;
+    unsigned decimals = (unsigned)(size % 1000);
+    if (thousandths < 0)
+        buffer_append_char(out, '-');
+    buffer_append_uint64(out, size / 1000);
+    buffer_append_char(out, '.');
+    for (unsigned unit = 100; decimals > 0; decimals %= unit, unit /= 10)
+        buffer_append_char(out, (char)('0' + decimals / unit));
+}
+
 void json_write_number(struct buffer *out, double number)
 {
     if (!isfinite(number)) {
@@ -108,6 +119,12 @@ void json_write_number(struct buffer *out, double number)
     }
     if (fabs(number) <= 1e15 && number == (double)(int64_t)number && !(number == 0 && signbit(number))) {
         json_write_integer(out, (int64_t)number);
+        return;
+    }
+    /* Times and settings have at most three decimals: no search for the digits is needed. */
+    int64_t thousandths = fabs(number) < 1e12 ? (int64_t)(number * 1000 + (number < 0 ? -0.5 : 0.5)) : 0;
+    if (thousandths != 0 && (double)thousandths / 1000 == number) {
+        write_thousandths(out, thousandths);
         return;
     }
     /* 15 digits always survive in a normal double, 17 always suffice; a subnormal one may have far fewer. */

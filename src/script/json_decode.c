@@ -8,10 +8,10 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/json_scan.h"
 #include "base/utf8.h"
 #include "script/host.h"
 #include "script/json.h"
-#include "script/json_scan.h"
 
 #define MAX_EXACT_INTEGER UINT64_C(9007199254740992) /* 2^53 */
 

@@ -11,7 +11,6 @@
 #include "base/json_write.h"
 #include "script/host.h"
 #include "script/json.h"
-#include "script/json_scan.h"
 
 struct step {
     struct slice key; /* data NULL: an index */
@@ -50,21 +49,6 @@ static bool fail(struct encoder *encoder, const char *what)
     error_set(encoder->error, "%s%scannot be written as JSON: %s", text, at_top ? "" : ": ", what);
     free(text);
     return false;
-}
-
-/* Most strings, and nearly all keys, are ASCII without anything to escape. */
-static void write_string(struct buffer *out, struct slice text)
-{
-    uint64_t high;
-    if (json_scan_plain(text.data, text.data + text.size, &high) != text.data + text.size || high != 0) {
-        json_write_string(out, text);
-        return;
-    }
-    char *at = buffer_reserve(out, text.size + 2);
-    at[0] = '"';
-    memcpy(at + 1, text.data, text.size);
-    at[text.size + 1] = '"';
-    buffer_commit(out, text.size + 2);
 }
 
 static bool encode_number(struct encoder *encoder, double number)
@@ -200,7 +184,7 @@ static bool encode_object(struct encoder *encoder)
             buffer_append_char(encoder->out, ',');
         }
         step->key = *key_at(encoder, i);
-        write_string(encoder->out, step->key);
+        json_write_string(encoder->out, step->key);
         buffer_append_char(encoder->out, ':');
         lua_pushlstring(lua, step->key.data, step->key.size);
         lua_rawget(lua, -2);
@@ -245,7 +229,7 @@ static bool encode_value(struct encoder *encoder)
     switch (lua_type(lua, -1)) {
     case LUA_TSTRING:
         text.data = lua_tolstring(lua, -1, &text.size);
-        write_string(encoder->out, text);
+        json_write_string(encoder->out, text);
         return true;
     case LUA_TNUMBER:
         return encode_number(encoder, lua_tonumber(lua, -1));

@@ -38,6 +38,23 @@ static void strings_escape_only_what_they_must(void **state)
     assert_written(json_write_string, SLICE("\xc3\xa9\xf0\x9f\x98\x80"), "\"\xc3\xa9\xf0\x9f\x98\x80\"");
 }
 
+static void what_is_escaped_is_found_at_every_place(void **state)
+{
+    (void)state;
+    static const char special[] = "\"\\\n\xff";
+    static const char *const written[] = {"\\\"", "\\\\", "\\n", "\xef\xbf\xbd"};
+    for (size_t kind = 0; kind < 4; kind++) {
+        for (size_t at = 0; at < 24; at++) {
+            char text[24], expected[64];
+            memset(text, '!', sizeof text); /* what differs from a quote by one */
+            text[at] = special[kind];
+            snprintf(expected, sizeof expected, "\"%.*s%s%.*s\"", (int)at, text, written[kind],
+                     (int)(23 - at), text + at + 1);
+            assert_written(json_write_string, (struct slice){text, sizeof text}, expected);
+        }
+    }
+}
+
 static void bytes_that_are_not_utf8_are_replaced(void **state)
 {
     (void)state;
@@ -68,6 +85,11 @@ static void numbers_are_short(void **state)
     assert_number(1, "1");
     assert_number(-17, "-17");
     assert_number(0.7, "0.7");
+    assert_number(0.001, "0.001");
+    assert_number(-12.05, "-12.05");
+    assert_number(1234567.125, "1234567.125");
+    assert_number(0.0005, "0.0005");
+    assert_number(999999999999.999, "999999999999.999");
     assert_number(0.1 + 0.2, "0.30000000000000004");
     assert_number(1e15, "1000000000000000");
     assert_number(1e21, "1e+21");
@@ -119,6 +141,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(strings_escape_only_what_they_must),
+        cmocka_unit_test(what_is_escaped_is_found_at_every_place),
         cmocka_unit_test(bytes_that_are_not_utf8_are_replaced),
         cmocka_unit_test(latin1_is_read_only_where_utf8_fails),
         cmocka_unit_test(numbers_are_short),

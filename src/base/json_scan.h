@@ -1,7 +1,8 @@
 /* json_scan: the inner loop of reading and writing JSON strings: how far do bytes go that stand for themselves. */
-#ifndef SCRIPT_JSON_SCAN_H
-#define SCRIPT_JSON_SCAN_H
+#ifndef BASE_JSON_SCAN_H
+#define BASE_JSON_SCAN_H
 
+#include <endian.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -14,11 +15,15 @@ static inline const char *json_scan_plain(const char *at, const char *end, uint6
     while (end - at >= 8) {
         uint64_t word;
         memcpy(&word, at, 8);
+        word = le64toh(word);
         uint64_t quote = word ^ EACH_BYTE('"'), backslash = word ^ EACH_BYTE('\\');
         uint64_t special = ((quote - EACH_BYTE(1)) & ~quote) | ((backslash - EACH_BYTE(1)) & ~backslash) |
                            ((word - EACH_BYTE(0x20)) & ~word);
-        if ((special & EACH_BYTE(0x80)) != 0) {
-            break;
+        special &= EACH_BYTE(0x80);
+        if (special != 0) { /* a borrow spoils only bytes behind a true find: the lowest is one */
+            unsigned bits = (unsigned)__builtin_ctzll(special) & ~7u;
+            *high = (seen | (word & ((UINT64_C(1) << bits) - 1))) & EACH_BYTE(0x80);
+            return at + bits / 8;
         }
         seen |= word;
         at += 8;
