@@ -349,7 +349,7 @@ static struct body move_body(struct body *body)
 }
 
 struct event_record *event_record_new(const struct event_fields *fields, struct body *request_body,
-                        struct body *response_body, struct body *response_tail)
+                                      struct body *response_body, struct body *response_tail)
 {
     assert(fields->id.size > 0 && fields->status >= 0 && fields->status <= (int)LARGEST_STATUS);
     struct event_fields copied = *fields;
@@ -488,5 +488,7 @@ struct event_record *event_decode(struct slice stored, struct error *error)
         event_record_release(event);
         return NULL;
     }
+    event->fields.request_kept |= event->request.size > 0;
+    event->fields.response_kept |= event->response.size > 0;
     return event;
 }

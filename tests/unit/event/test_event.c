@@ -207,6 +207,24 @@ static void the_stored_form_makes_the_same_event_again(void **state)
     event_record_release(again);
 }
 
+/* The flags of a stored event can say less than its bytes do. */
+static void a_stored_body_counts_as_kept_whatever_the_flags_say(void **state)
+{
+    (void)state;
+    struct event_record *event = sample_event();
+    struct slice bytes = stored(event);
+    char *tag = memmem(bytes.data, bytes.size, "\5\0\0\0\10\0\0\0", 8);
+    assert_non_null(tag);
+    memset(tag + 8, 0, 8);
+    struct error error;
+    struct event_record *again = event_decode(bytes, &error);
+    assert_non_null(again);
+    assert_true(event_get(again)->request_kept && event_get(again)->response_kept);
+    free_slice(bytes);
+    event_record_release(event);
+    event_record_release(again);
+}
+
 static void bodies_move_without_a_copy_and_their_budget_comes_back_at_the_end(void **state)
 {
     (void)state;
@@ -408,6 +426,7 @@ int main(void)
         cmocka_unit_test(an_event_says_what_it_was_made_of),
         cmocka_unit_test(null_and_empty_stay_apart),
         cmocka_unit_test(the_stored_form_makes_the_same_event_again),
+        cmocka_unit_test(a_stored_body_counts_as_kept_whatever_the_flags_say),
         cmocka_unit_test(bodies_move_without_a_copy_and_their_budget_comes_back_at_the_end),
         cmocka_unit_test(memory_counts_blocks_as_they_are_allocated),
         cmocka_unit_test(pieces_are_counted_beyond_what_there_is_room_for),
