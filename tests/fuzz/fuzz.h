@@ -1,0 +1,70 @@
+/*
+ * fuzz: what the harnesses share. A harness is one function over any bytes (libFuzzer's); REQUIRE says what must hold for all of them.
+ *
+ * Inputs are the bytes under test and nothing else, so that seeds can be read and written by hand. Where a harness cuts them into pieces follows from the bytes themselves.
+ */
+#ifndef TEST_FUZZ_H
+#define TEST_FUZZ_H
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/buffer.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define REQUIRE(promise) ((promise) ? (void)0 : fuzz_fail(__FILE__, __LINE__, #promise, ""))
+#define REQUIRE_MESSAGE(promise, message)                                                                    \
+    ((promise) ? (void)0 : fuzz_fail(__FILE__, __LINE__, #promise, message))
+
+static inline void fuzz_fail(const char *file, int line, const char *promise, const char *message)
+{
+    fprintf(stderr, "%s:%d: not kept: %s %s\n", file, line, promise, message);
+    abort();
+}
+
+/* A copy in a block of its own size: what is read beyond it is seen by the address sanitizer. The caller frees its data. */
+static inline struct slice fuzz_copy(struct slice bytes)
+{
+    char *copy = malloc(bytes.size > 0 ? bytes.size : 1);
+    REQUIRE(copy != NULL);
+    if (bytes.size > 0)
+        memcpy(copy, bytes.data, bytes.size);
+    return (struct slice){copy, bytes.size};
+}
+
+/* Ways to cut an input into pieces. */
+enum fuzz_cut { FUZZ_WHOLE, FUZZ_BYTES, FUZZ_PIECES, FUZZ_CUTS };
+
+struct fuzz_cutter {
+    enum fuzz_cut cut;
+    uint64_t state;
+};
+
+/* FNV-1a. */
+static inline uint64_t fuzz_hash(struct slice bytes)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < bytes.size; i++)
+        hash = (hash ^ (unsigned char)bytes.data[i]) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+static inline struct fuzz_cutter fuzz_cutter(enum fuzz_cut cut, struct slice bytes)
+{
+    return (struct fuzz_cutter){cut, fuzz_hash(bytes) | 1};
+}
+
+/* The size of the next piece, when rest (not 0) is what is left. */
+static inline size_t fuzz_next_piece(struct fuzz_cutter *cutter, size_t rest)
+{
+    if (cutter->cut == FUZZ_WHOLE)
+        return rest;
+    if (cutter->cut == FUZZ_BYTES)
+        return 1;
+    cutter->state = cutter->state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    size_t size = 1 + (size_t)(cutter->state >> 33) % 23;
+    return size < rest ? size : rest;
+}
+
+#endif
