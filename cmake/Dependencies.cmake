@@ -19,7 +19,7 @@ function(need prefix modules package)
   endif()
 endfunction()
 
-need(LIBEVENT "libevent_core>=2.1.12 libevent_pthreads>=2.1.12" "libevent-dev")
+need(LIBEVENT "libevent_core>=2.1.12" "libevent-dev")
 need(LUAJIT "luajit>=2.1" "libluajit-5.1-dev")
 need(OPENSSL "openssl>=3.0" "libssl-dev")
 need(CURL "libcurl>=7.88" "libcurl4-openssl-dev")
