@@ -16,6 +16,11 @@ static inline bool http_refuse(struct http_problem *problem, enum http_fault fau
     return false;
 }
 
+static inline bool http_refuse_head_size(struct http_problem *problem, enum http_fault fault)
+{
+    return http_refuse(problem, fault, "head_too_large", "the message head is too large");
+}
+
 /* Refuses for an octet that may stand nowhere in a head, or for other if it is none of those. */
 bool http_refuse_octet(struct http_problem *problem, enum http_fault fault, char octet, const char *other,
                        const char *message);

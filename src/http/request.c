@@ -239,11 +239,14 @@ static bool split_line(struct slice head, const struct http_limits *limits, stru
                        struct slice *field_lines, struct http_problem *problem)
 {
     struct http_request_line line = {0};
-    size_t used = 0;
+    size_t used = 0, size = head.size;
 
     for (int empty = 0; empty < HTTP_MAX_EMPTY_LINES && head.size >= 2 && memcmp(head.data, "\r\n", 2) == 0;
          empty++) {
         head = (struct slice){head.data + 2, head.size - 2};
+    }
+    if (size > limits->max_head_bytes) {
+        return http_refuse_head_size(problem, HTTP_HEADERS_TOO_LARGE);
     }
     if (!http_request_line_walk(&line, head, &used, limits->max_target_bytes, problem)) {
         return false;

@@ -130,6 +130,9 @@ bool http_parse_response(struct slice head, bool head_request, const struct http
     if (cr == NULL || head.data + head.size - cr < 2 || cr[1] != '\n') {
         return invalid(problem, "malformed_head", "the message head does not end where it should");
     }
+    if (head.size > limits->max_head_bytes) {
+        return http_refuse_head_size(problem, HTTP_UPSTREAM_INVALID_RESPONSE);
+    }
     struct slice line = slice_range(head.data, cr);
     odd = line.size == 12;
     if (!http_parse_status_line(line, response, problem) ||

@@ -227,7 +227,6 @@ enum http_scan_result http_scan_head(struct http_scan *scan, struct slice data, 
     if (offset < limits->max_head_bytes) {
         return HTTP_SCAN_INCOMPLETE;
     }
-    http_refuse(problem, response ? HTTP_UPSTREAM_INVALID_RESPONSE : HTTP_HEADERS_TOO_LARGE, "head_too_large",
-                "the message head is too large");
+    http_refuse_head_size(problem, response ? HTTP_UPSTREAM_INVALID_RESPONSE : HTTP_HEADERS_TOO_LARGE);
     return HTTP_SCAN_REFUSED;
 }

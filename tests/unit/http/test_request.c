@@ -369,6 +369,19 @@ static void refusals_that_are_no_misunderstanding_still_fill_the_request(void **
     assert_int_equal(request.content_length, 3);
 }
 
+/* The parser holds the limit by itself: the head may come from elsewhere than the scan. */
+static void a_complete_head_over_its_limit_is_refused(void **state)
+{
+    (void)state;
+    struct slice head = SLICE(LINE HOST "\r\n");
+    struct http_limits small = limits;
+    small.max_head_bytes = head.size;
+    assert_true(http_parse_request(head, &small, &request, &problem));
+    small.max_head_bytes--;
+    assert_false(http_parse_request(head, &small, &request, &problem));
+    assert_int_equal(problem.fault, HTTP_HEADERS_TOO_LARGE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -381,6 +394,7 @@ int main(void)
         cmocka_unit_test(ambiguous_requests_are_refused_with_their_reason),
         cmocka_unit_test(every_control_character_is_refused_everywhere),
         cmocka_unit_test(refusals_that_are_no_misunderstanding_still_fill_the_request),
+        cmocka_unit_test(a_complete_head_over_its_limit_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, free_request);
 }

@@ -171,12 +171,26 @@ static void reason_and_fields_are_taken_as_received(void **state)
     assert_int_equal(response.minor_version, 0);
 }
 
+/* The parser holds the limit by itself: the head may come from elsewhere than the scan. */
+static void a_complete_head_over_its_limit_is_refused(void **state)
+{
+    (void)state;
+    struct slice head = SLICE(OK "Content-Length: 5\r\n\r\n");
+    struct http_limits small = limits;
+    small.max_head_bytes = head.size;
+    assert_true(http_parse_response(head, GET, &small, &response, &problem));
+    small.max_head_bytes--;
+    assert_false(http_parse_response(head, GET, &small, &response, &problem));
+    assert_int_equal(problem.fault, HTTP_UPSTREAM_INVALID_RESPONSE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(body_and_connection_follow_from_status_method_and_fields),
         cmocka_unit_test(invalid_responses_are_refused_with_their_reason),
         cmocka_unit_test(reason_and_fields_are_taken_as_received),
+        cmocka_unit_test(a_complete_head_over_its_limit_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, free_response);
 }
