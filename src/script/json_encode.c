@@ -61,7 +61,14 @@ static bool encode_number(struct encoder *encoder, double number)
     } else if (fabs(number) <= 9007199254740992.0 && number == trunc(number)) {
         json_write_integer(encoder->out, (int64_t)number);
     } else {
-        json_write_number(encoder->out, number);
+        struct buffer *out = encoder->out;
+        size_t before = out->size;
+        json_write_number(out, number);
+        /* An integer of that size would be read again as a raw value. */
+        if (fabs(number) > 9007199254740992.0 &&
+            memchr(buffer_data(out) + before, 'e', out->size - before) == NULL) {
+            buffer_append(out, ".0", 2);
+        }
     }
     return true;
 }
