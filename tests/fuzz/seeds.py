@@ -64,6 +64,7 @@ def event_seeds():
     yield "event", "failed", event(common + [field(5, 16), field(27, b"upstream_timeout"), field(28, b"late"), field(63, b"from tomorrow")], b"", b"\xff\xfe")
     for coding in b"gzip", b"br, GZIP":
         yield "event", coding.decode()[:2], event(common + [header(2, b"Content-Encoding", coding), field(5, 16)], b"", gzip.compress(b"hello" * 50))
+    yield "event", "kept_unsaid", event([field(16, b"i")], b"a", b"b")
     yield "event", "withheld", event(common + [field(4, 1) if part == field(4, 0) else part for part in headers])
 
 
