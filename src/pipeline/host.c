@@ -109,7 +109,6 @@ static int wait_for_events(lua_State *lua)
         return 0;
     }
     assert(host->waiting == NULL);
-    lua_gc(lua, LUA_GCSTEP, 64); /* nothing else to do */
     host->waiting = script_wait(lua, cancel_wait, host);
     if (seconds < MAX_WAIT_SECONDS)
         loop_timer_set(&host->timer, seconds > 0 ? (uint64_t)(seconds * (double)NANOSECONDS_PER_SECOND) : 0);
