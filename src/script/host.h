@@ -45,6 +45,10 @@ void script_check_wait(lua_State *lua);
 /* Raises when no task runs: for input and output that does not wait, but shall not happen while plugins are loaded. */
 void script_check_task(lua_State *lua);
 
+/* Around what may block the thread for as long as a disk or a reader takes: the watchdog does not count it, for the code that called is not at fault. Nothing may raise in between. */
+uint64_t script_begin_blocking(lua_State *lua);
+void script_end_blocking(lua_State *lua, uint64_t begun);
+
 /* An empty buffer of the script's that survives an error: no leak when Lua raises. One for each use that does not nest: 0 the JSON text that is written or the string that is read, 1 the keys of its objects,
  * 2 any module, within one host function. */
 enum script_scratch { SCRIPT_SCRATCH_TEXT, SCRIPT_SCRATCH_KEYS, SCRIPT_SCRATCH_MODULE, SCRIPT_SCRATCH_COUNT };

@@ -28,7 +28,9 @@ static int append(lua_State *lua)
     push_handle(lua);
     struct error error;
     struct handle *handle = lua_touserdata(lua, -1);
+    uint64_t begun = script_begin_blocking(lua);
     handle->file = line_file_open(path, &error);
+    script_end_blocking(lua, begun);
     return handle->file != NULL ? 1 : script_fail(lua, "%s", error.message);
 }
 
@@ -47,7 +49,10 @@ static int read_all(lua_State *lua)
     script_check_task(lua);
     struct error error;
     struct buffer *text = script_scratch(lua, SCRIPT_SCRATCH_MODULE);
-    if (!file_read(path, MAX_READ_BYTES, text, &error)) {
+    uint64_t begun = script_begin_blocking(lua);
+    bool read = file_read(path, MAX_READ_BYTES, text, &error);
+    script_end_blocking(lua, begun);
+    if (!read) {
         return script_fail(lua, "%s", error.message);
     }
     lua_pushlstring(lua, text->size > 0 ? buffer_data(text) : "", text->size);
@@ -61,7 +66,10 @@ static int replace(lua_State *lua)
     struct slice text = script_check_string(lua, 2, "text");
     script_check_task(lua);
     struct error error;
-    if (!line_file_replace(path, text, &error)) {
+    uint64_t begun = script_begin_blocking(lua);
+    bool replaced = line_file_replace(path, text, &error);
+    script_end_blocking(lua, begun);
+    if (!replaced) {
         return script_fail(lua, "%s", error.message);
     }
     lua_pushboolean(lua, 1);
@@ -92,7 +100,10 @@ static int handle_write(lua_State *lua)
         line_file_reopen(handle->file);
     }
     struct error error;
-    if (!line_file_write(handle->file, text, &error)) {
+    uint64_t begun = script_begin_blocking(lua);
+    bool written = line_file_write(handle->file, text, &error);
+    script_end_blocking(lua, begun);
+    if (!written) {
         return script_fail(lua, "%s", error.message);
     }
     lua_pushboolean(lua, 1);

@@ -261,6 +261,16 @@ bool script_call(struct script *script, int arguments, int results, double secon
     return true;
 }
 
+uint64_t script_begin_blocking(lua_State *lua)
+{
+    return watch_suspend(&script_of(lua)->watch);
+}
+
+void script_end_blocking(lua_State *lua, uint64_t begun)
+{
+    watch_resume(&script_of(lua)->watch, begun);
+}
+
 struct buffer *script_scratch(lua_State *lua, enum script_scratch which)
 {
     struct buffer *buffer = &script_of(lua)->scratch[which];

@@ -147,6 +147,17 @@ void watch_end(struct watch *watch, const struct watch_run *before)
     }
 }
 
+uint64_t watch_suspend(struct watch *watch)
+{
+    uint64_t deadline_ns = atomic_exchange(&watch->deadline_ns, 0), now_ns = clock_monotonic_ns();
+    return deadline_ns == 0 ? 0 : deadline_ns > now_ns ? deadline_ns - now_ns : 1;
+}
+
+void watch_resume(struct watch *watch, uint64_t left_ns)
+{
+    atomic_store(&watch->deadline_ns, left_ns == 0 ? 0 : clock_monotonic_ns() + left_ns);
+}
+
 void watch_remove(struct watch *watch)
 {
     if (watch->listed) {

@@ -35,6 +35,9 @@ struct watch_run {
 /* Lua code is about to run; seconds 0: under the limit of the run around it, if there is one. */
 struct watch_run watch_begin(struct watch *watch, double seconds);
 void watch_end(struct watch *watch, const struct watch_run *before);
+/* The code that runs waits for something that is not its fault, as a disk: until watch_resume(), which takes what this returns, no time passes for it. */
+uint64_t watch_suspend(struct watch *watch);
+void watch_resume(struct watch *watch, uint64_t left_ns);
 /* Before the state is closed. */
 void watch_remove(struct watch *watch);
 

@@ -2,7 +2,9 @@
 #include "fixture.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/buffer.h"
 #include "base/file.h"
@@ -82,6 +84,37 @@ static void files_are_opened_anew_when_asked(void **state)
         "assert(handle:write 'two\\n') assert(handle:write 'three\\n') local file = require 'llmproxy.file' "
         "assert(file.read(folder .. '/lines.1') == 'one\\n' and file.read(folder .. '/lines') == "
         "'two\\nthree\\n')");
+}
+
+static void *read_late(void *argument)
+{
+    char bytes[4096];
+    int fd = open(argument, O_RDONLY);
+    nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+    while (read(fd, bytes, sizeof bytes) > 0) {
+    }
+    close(fd);
+    return NULL;
+}
+
+static void a_slow_reader_does_not_make_code_run_away(void **state)
+{
+    struct place *place = *state;
+    struct fixture fixture;
+    char path[100];
+    pthread_t reader;
+    snprintf(path, sizeof path, "%s/pipe", place->folder);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(pthread_create(&reader, NULL, read_late, path), 0);
+    fixture_set_up(&fixture, (struct script_settings){.watchdog_seconds = 0.1});
+    lua_pushstring(script_lua(fixture.script), path);
+    lua_setglobal(script_lua(fixture.script), "path");
+    expect_task(&fixture, "local file, time, handle = require 'llmproxy.file', require 'llmproxy.time' "
+                          "repeat handle = file.append(path) time.sleep(0) until handle "
+                          "assert(handle:write(('x'):rep(300000) .. '\\n')) local n = 0 "
+                          "for i = 1, 1000 do n = n + i end handle:close()");
+    assert_int_equal(pthread_join(reader, NULL), 0);
+    fixture_tear_down(&fixture);
 }
 
 static void no_file_is_touched_while_plugins_are_loaded(void **state)
@@ -210,6 +243,7 @@ int main(void)
         TEST(files_are_appended_read_and_replaced),
         TEST(a_handle_that_is_forgotten_gives_the_file_free),
         TEST(files_are_opened_anew_when_asked),
+        TEST(a_slow_reader_does_not_make_code_run_away),
         TEST(no_file_is_touched_while_plugins_are_loaded),
         TEST(arguments_are_named_when_they_are_wrong),
         TEST(times_are_written_and_read),
