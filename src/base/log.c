@@ -1,6 +1,6 @@
 /*
  * log: see log.h. A line is put together in a buffer and leaves in one write(2), so that lines of several threads never mix. What
- * cannot be printed is shown as \n, \t or \xNN: a log line is one line and moves no terminal's cursor.
+ * cannot be printed is shown as \n, \t or \xNN, in JSON by its escapes: a log line is one line and moves no terminal's cursor.
  */
 #include "base/log.h"
 
@@ -74,12 +74,22 @@ static void append_printable(struct buffer *out, struct slice text, bool quoted)
     }
 }
 
+/* JSON has escapes of its own, but demands them for C0 only. */
 static void append_json_string(struct buffer *out, struct slice text)
 {
-    struct buffer printable = {0};
-    append_printable(&printable, text, false);
-    json_write_string(out, buffer_slice(&printable));
-    buffer_free(&printable);
+    struct buffer json = {0};
+    json_write_string(&json, text);
+    for (size_t i = 0; i < json.size; i++) {
+        unsigned char c = (unsigned char)buffer_data(&json)[i];
+        if (!is_control(buffer_slice(&json), i)) {
+            buffer_append_char(out, (char)c);
+            continue;
+        }
+        if (c >= 0x80) /* the code point is its second byte; the first one is out already */
+            out->size--;
+        buffer_printf(out, "\\u%04x", c);
+    }
+    buffer_free(&json);
 }
 
 static void append_number(struct buffer *out, const struct log_field *field)

@@ -72,11 +72,16 @@ static void an_entry_is_one_printable_line(void **state)
     log_configure(LOG_INFO, LOG_TEXT);
     log_info("a\nb\x1b[2J\xff\xc2\x9bm\xc3\xa9", log_slice("z", SLICE("\0\t\x7f")));
     assert_string_equal(written_line(), " info  a\\nb\\x1b[2J\\xff\\xc2\\x9bm\xc3\xa9 z=\\x00\\t\\x7f\n");
+}
+
+static void json_escapes_once_what_cannot_be_printed(void **state)
+{
+    (void)state;
     log_configure(LOG_INFO, LOG_JSON);
-    log_info("a\n\xff\"", log_string("v", "\x1b"));
-    assert_string_equal(
-        written_line(),
-        "{\"time\":\"\",\"level\":\"info\",\"message\":\"a\\\\n\\\\xff\\\"\",\"v\":\"\\\\x1b\"}\n");
+    log_info("a\n\xff\"\\n", log_slice("v", SLICE("\0\x1b\x7f\xc2\x9bm\xc2\xa0\xc3\xa9")));
+    assert_string_equal(written_line(),
+                        "{\"time\":\"\",\"level\":\"info\",\"message\":\"a\\n\xef\xbf\xbd\\\"\\\\n\","
+                        "\"v\":\"\\u0000\\u001b\\u007f\\u009bm\xc2\xa0\xc3\xa9\"}\n");
 }
 
 static void levels_below_are_silent(void **state)
@@ -126,6 +131,7 @@ int main(void)
         cmocka_unit_test(text_lines_name_level_message_and_fields),
         cmocka_unit_test(text_values_are_quoted_where_they_would_mislead),
         cmocka_unit_test(an_entry_is_one_printable_line),
+        cmocka_unit_test(json_escapes_once_what_cannot_be_printed),
         cmocka_unit_test(levels_below_are_silent),
         cmocka_unit_test(logging_leaves_errno_alone),
         cmocka_unit_test(a_limit_lets_one_through_and_counts_the_rest),
