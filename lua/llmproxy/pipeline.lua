@@ -7,8 +7,11 @@
 --
 -- Nothing is taken while all deliveries are busy and a batch is full: what comes waits in the subscriber's queue, which is bounded.
 --
+-- When a successor waits for its turn nothing is begun any more. Deliveries that run come to their end; items that are not settled by then are left to it as they are: what transforms made of them is kept.
+--
 -- Runaway code is stopped by an error that no pcall stops, so a task can end at any line of a plugin; it is then begun anew. Hence what a task works on is kept outside of it.
 local delivery = require "llmproxy.pipeline.delivery"
+local json = require "llmproxy.json"
 local log = require "llmproxy.log"
 local reports = require "llmproxy.pipeline.reports"
 local time = require "llmproxy.time"
@@ -90,7 +93,7 @@ function pipeline.new(definition, host)
   local deliveries = delivery.new(definition, host, report, finish)
 
   local function dispatch()
-    while deliveries.in_flight() >= definition.concurrency do host.wait() end
+    while deliveries.in_flight() >= definition.concurrency and not host.retiring() do host.wait() end
     local items = filling
     filling = { bytes = 0 }
     deliveries.start(items)
@@ -123,6 +126,28 @@ function pipeline.new(definition, host)
     end
   end
 
+  -- Goes on with what the predecessor left of an entry. A key without a value has none in the events that the host makes.
+  local function inherit(entry, lines, reason)
+    local group = { entry = entry, open = #lines, reason = reason }
+    for _, text in ipairs(lines) do
+      local event = json.decode(text)
+      for key, value in pairs(event) do
+        if value == json.null then event[key] = nil end
+      end
+      local line, bytes = host.encode(json.raw(text))
+      add { entry = entry, group = group, event = event, line = line, bytes = bytes }
+    end
+  end
+
+  local function leave(items)
+    for _, item in ipairs(items) do
+      if not item.finished then
+        item.finished = true
+        item.entry:leave(item.line, item.group.reason)
+      end
+    end
+  end
+
   local function transform(entry, parts)
     progress.transform = nil
     local event = entry:event()
@@ -132,7 +157,11 @@ function pipeline.new(definition, host)
 
   local function process(entry)
     progress.entry = entry
-    if not transforms[1] then
+    local lines, reason = entry:legacy()
+    if lines then
+      entry:release()
+      inherit(entry, lines, reason)
+    elseif not transforms[1] then
       add_part({ entry = entry, open = 1 }, nil)
     else
       local parts = {}
@@ -163,6 +192,10 @@ function pipeline.new(definition, host)
   local function close(_, failed)
     if closing and not failed then return end
     closing = true
+    if host.retiring() then
+      deliveries.each_open(leave)
+      leave(filling)
+    end
     if dispatcher.close and not failed then
       local fine, why = host.forget(xpcall(dispatcher.close, host.note, dispatcher))
       if not fine then log.error("the dispatcher's close failed", { dispatcher = definition.dispatcher.name, error = reports.text(why) }) end
@@ -179,9 +212,13 @@ function pipeline.new(definition, host)
         now = time.monotonic()
         slice_end = now + SLICE
       end
+      local retiring = host.retiring()
       local due = filling[1] and (now >= filling.deadline)
-      local entry = not due and host.take()
-      if due then
+      local entry = not due and not retiring and host.take()
+      if retiring then
+        if deliveries.in_flight() == 0 then break end
+        host.wait()
+      elseif due then
         dispatch()
       elseif entry then
         process(entry)

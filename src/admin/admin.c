@@ -89,6 +89,14 @@ const struct address *admin_address(const struct admin *admin)
     return &admin->settings.address;
 }
 
+void admin_set_hosts(struct admin *admin, const char *const *hosts)
+{
+    char **copy = copy_hosts(hosts);
+    free_hosts(admin->hosts);
+    admin->hosts = copy;
+    admin->settings.hosts = (const char *const *)copy;
+}
+
 void admin_free(struct admin *admin)
 {
     listener_free(admin->listener);

@@ -25,6 +25,8 @@ struct admin_settings {
 
 struct admin *admin_new(const struct admin_settings *settings, struct error *error);
 const struct address *admin_address(const struct admin *admin);
+/* Others than those it was made with. */
+void admin_set_hosts(struct admin *admin, const char *const *hosts);
 void admin_free(struct admin *admin);
 
 #endif

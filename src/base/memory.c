@@ -72,8 +72,9 @@ char *xprintf(const char *format, ...)
 _Bool memory_budget_take(struct memory_budget *budget, size_t size)
 {
     uint64_t used = atomic_load_explicit(&budget->used, memory_order_relaxed);
+    uint64_t limit = atomic_load_explicit(&budget->limit, memory_order_relaxed);
     do {
-        if (used > budget->limit || size > budget->limit - used)
+        if (used > limit || size > limit - used)
             return false;
     } while (!atomic_compare_exchange_weak_explicit(&budget->used, &used, used + size, memory_order_relaxed,
                                                     memory_order_relaxed));

@@ -27,8 +27,7 @@ char *xprintf(const char *format, ...) __attribute__((malloc, returns_nonnull, f
  * A budget in bytes, shared by threads: what captured bodies may take together. Taking never blocks.
  */
 struct memory_budget {
-    _Atomic uint64_t used;
-    uint64_t limit;
+    _Atomic uint64_t used, limit;
 };
 
 /* True and counted, or false and nothing taken. */

@@ -12,6 +12,16 @@ struct subscriber *bus_subscribe(struct bus *bus, const struct subscriber_settin
     return bus->operations->subscribe(bus, settings, error);
 }
 
+void bus_renew(struct subscriber *subscriber, const struct subscriber_settings *settings)
+{
+    subscriber->bus->operations->renew(subscriber, settings);
+}
+
+void bus_close(struct subscriber *subscriber)
+{
+    subscriber->bus->operations->close(subscriber);
+}
+
 size_t bus_unsubscribe(struct subscriber *subscriber)
 {
     return subscriber->bus->operations->unsubscribe(subscriber);

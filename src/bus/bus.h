@@ -5,7 +5,7 @@
  * it is through with it; events that were fetched but not acknowledged may come again after a restart where the bus survives one.
  *
  * Threads: bus_publish from any; one subscriber's functions from one thread at a time; wake is called on a publisher's thread and must not block, subscribe or unsubscribe; it is
- * never called after bus_unsubscribe() returned.
+ * never called after bus_unsubscribe() or bus_close() returned.
  */
 #ifndef BUS_BUS_H
 #define BUS_BUS_H
@@ -23,12 +23,12 @@ typedef void (*bus_done)(void *argument, bool stored);
 void bus_publish(struct bus *bus, struct event_record *event, bus_done done, void *argument);
 
 struct subscriber_settings {
-    const char *name;             /* the pipeline's: keeps its cursor */
-    size_t max_events;            /* not yet fetched */
-    size_t max_bytes;             /* of event_memory; an event larger than this alone is dropped */
-    bool from_oldest;             /* a new name begins with what is stored, not with what comes */
-    struct metric *received;      /* every event offered; may be NULL */
-    struct metric *dropped_full;  /* reason buffer_full; may be NULL */
+    const char *name;                      /* the pipeline's: keeps its cursor */
+    size_t max_events;                     /* not yet fetched */
+    size_t max_bytes;                      /* of event_memory; an event larger than this alone is dropped */
+    bool from_oldest;                      /* a new name begins with what is stored, not with what comes */
+    struct metric *received;               /* every event offered; may be NULL */
+    struct metric *dropped, *dropped_full; /* both count what found no room; may be NULL */
     void (*wake)(void *argument); /* something can be fetched after a fetch found nothing; coalesced */
     void *wake_argument;
 };
@@ -36,7 +36,11 @@ struct subscriber_settings {
 /* NULL: *error says why. Strings are copied. */
 struct subscriber *bus_subscribe(struct bus *bus, const struct subscriber_settings *settings,
                                  struct error *error);
-/* Events that were not acknowledged, fetched or not, are dropped (memory) or stay (disk). Returns how many were dropped; references that were fetched stay the caller's. */
+/* The same subscriber, with what is queued, under other settings (but the name): who fetched from it before does so no more. */
+void bus_renew(struct subscriber *subscriber, const struct subscriber_settings *settings);
+/* Gets no more events. What is queued can still be fetched. */
+void bus_close(struct subscriber *subscriber);
+/* Events that were not fetched are dropped (memory) or stay (disk). Returns how many were dropped; references that were fetched stay the caller's. */
 size_t bus_unsubscribe(struct subscriber *subscriber);
 
 struct bus_entry {
@@ -61,6 +65,8 @@ struct bus_operations {
     void (*publish)(struct bus *bus, struct event_record *event, bus_done done, void *argument);
     struct subscriber *(*subscribe)(struct bus *bus, const struct subscriber_settings *settings,
                                     struct error *error);
+    void (*renew)(struct subscriber *subscriber, const struct subscriber_settings *settings);
+    void (*close)(struct subscriber *subscriber);
     size_t (*unsubscribe)(struct subscriber *subscriber);
     size_t (*fetch)(struct subscriber *subscriber, struct bus_entry *entries, size_t max, size_t max_bytes);
     void (*acknowledge)(struct subscriber *subscriber, uint64_t sequence);

@@ -1,6 +1,6 @@
 /*
  * The memory bus. Each subscriber has a ring of events behind a mutex of its own, held for a few instructions only. The list of subscribers is read by every publisher at once and
- * changed when a pipeline comes or goes; wake is called under the read lock, so that nobody is woken after bus_unsubscribe returned, and under no other. The lock prefers readers: a
+ * changed when a pipeline comes or goes; wake is called under the read lock, so that nobody is woken after bus_unsubscribe or bus_close returned, and under no other. The lock prefers readers: a
  * publisher never waits for a change that waits for another publisher.
  */
 #include <assert.h>
@@ -20,12 +20,11 @@ struct memory_subscriber {
     struct subscriber_settings settings; /* with a name of its own */
     struct log_limit drop_log;
 
-    pthread_mutex_t mutex; /* for all below */
-    struct event_record **ring;   /* of capacity slots, the oldest at first */
+    pthread_mutex_t mutex;      /* for all below */
+    struct event_record **ring; /* of capacity slots, the oldest at first */
     size_t capacity, first;
     atomic_size_t count; /* changed under the mutex, read by bus_depth without */
     size_t bytes;
-    size_t unacknowledged; /* fetched */
     uint64_t next_sequence;
     bool idle; /* the last fetch found nothing: the next event wakes */
 };
@@ -71,7 +70,8 @@ static enum offer enqueue(struct memory_subscriber *subscriber, struct event_rec
     size_t count = atomic_load_explicit(&subscriber->count, memory_order_relaxed);
     if (count >= subscriber->settings.max_events) {
         offer = TOO_MANY_EVENTS;
-    } else if (memory > subscriber->settings.max_bytes - subscriber->bytes) {
+    } else if (subscriber->bytes >= subscriber->settings.max_bytes || /* by far, when the limit was lowered */
+               memory > subscriber->settings.max_bytes - subscriber->bytes) {
         offer = TOO_MANY_BYTES;
     } else {
         if (count == subscriber->capacity)
@@ -89,6 +89,8 @@ static enum offer enqueue(struct memory_subscriber *subscriber, struct event_rec
 
 static void report_drop(struct memory_subscriber *subscriber, enum offer offer)
 {
+    if (subscriber->settings.dropped != NULL)
+        metric_add(subscriber->settings.dropped, 1);
     if (subscriber->settings.dropped_full != NULL)
         metric_add(subscriber->settings.dropped_full, 1);
     uint64_t suppressed;
@@ -147,26 +149,42 @@ static struct subscriber *subscribe(struct bus *bus, const struct subscriber_set
     return &subscriber->subscriber;
 }
 
-static size_t unsubscribe(struct subscriber *handle)
+static void renew(struct subscriber *handle, const struct subscriber_settings *settings)
+{
+    struct memory_subscriber *subscriber = memory_subscriber_of(handle);
+    struct memory_bus *memory_bus = memory_bus_of(handle->bus);
+    pthread_rwlock_wrlock(&memory_bus->lock);
+    const char *name = subscriber->settings.name;
+    subscriber->settings = *settings;
+    subscriber->settings.name = name;
+    pthread_rwlock_unlock(&memory_bus->lock);
+}
+
+static void close_subscriber(struct subscriber *handle)
 {
     struct memory_subscriber *subscriber = memory_subscriber_of(handle);
     struct memory_bus *memory_bus = memory_bus_of(handle->bus);
     pthread_rwlock_wrlock(&memory_bus->lock);
     struct memory_subscriber **link = &memory_bus->subscribers;
-    while (*link != subscriber)
+    while (*link != NULL && *link != subscriber)
         link = &(*link)->next;
-    *link = subscriber->next;
+    if (*link != NULL)
+        *link = subscriber->next;
     pthread_rwlock_unlock(&memory_bus->lock);
+}
 
+static size_t unsubscribe(struct subscriber *handle)
+{
+    struct memory_subscriber *subscriber = memory_subscriber_of(handle);
+    close_subscriber(handle);
     size_t count = atomic_load_explicit(&subscriber->count, memory_order_relaxed);
-    size_t dropped = count + subscriber->unacknowledged;
     for (size_t i = 0; i < count; i++)
         event_record_release(subscriber->ring[(subscriber->first + i) % subscriber->capacity]);
     pthread_mutex_destroy(&subscriber->mutex);
     free(subscriber->ring);
     free((void *)(uintptr_t)subscriber->settings.name);
     free(subscriber);
-    return dropped;
+    return count;
 }
 
 static size_t fetch(struct subscriber *handle, struct bus_entry *entries, size_t max, size_t max_bytes)
@@ -186,20 +204,16 @@ static size_t fetch(struct subscriber *handle, struct bus_entry *entries, size_t
         entries[fetched++] = (struct bus_entry){.sequence = subscriber->next_sequence++, .event = event};
     }
     atomic_store_explicit(&subscriber->count, count - fetched, memory_order_relaxed);
-    subscriber->unacknowledged += fetched;
     subscriber->idle = count == 0;
     pthread_mutex_unlock(&subscriber->mutex);
     return fetched;
 }
 
+/* What was fetched is not here any more. */
 static void acknowledge(struct subscriber *handle, uint64_t sequence)
 {
-    struct memory_subscriber *subscriber = memory_subscriber_of(handle);
-    pthread_mutex_lock(&subscriber->mutex);
-    assert(sequence < subscriber->next_sequence && subscriber->unacknowledged > 0);
+    (void)handle;
     (void)sequence;
-    subscriber->unacknowledged--;
-    pthread_mutex_unlock(&subscriber->mutex);
 }
 
 static size_t depth(const struct subscriber *handle)
@@ -228,6 +242,8 @@ struct bus *memory_bus_new(void)
     static const struct bus_operations operations = {
         .publish = publish,
         .subscribe = subscribe,
+        .renew = renew,
+        .close = close_subscriber,
         .unsubscribe = unsubscribe,
         .fetch = fetch,
         .acknowledge = acknowledge,

@@ -15,9 +15,9 @@
 #include "bus/memory_bus.h"
 #include "command/command.h"
 #include "command/limits.h"
+#include "command/pipelines.h"
 #include "config/cpu.h"
 #include "net/loop.h"
-#include "pipeline/pipeline.h"
 #include "proxy/proxy.h"
 
 #define MAX_PIPELINES_SHARE_NS (3 * NANOSECONDS_PER_SECOND)
@@ -37,9 +37,9 @@ struct process {
     size_t workers, open_files;
     struct metrics *metrics;
     struct memory_budget capture_budget;
-    struct bus *bus; /* NULL: observability is off */
-    struct pipeline **pipelines;
-    size_t pipeline_count, pipelines_draining;
+    struct bus *bus;
+    struct pipelines *pipelines; /* none while observability is off */
+    size_t lowered_from;         /* limits.max_connections, as it was told; 0: never */
     struct proxy *proxy;
     struct admin *admin; /* NULL: none */
 };
@@ -79,19 +79,12 @@ static void end(struct process *process)
     loop_stop(process->loop);
 }
 
-static void pipeline_done(void *argument)
+static void pipelines_done(void *argument)
 {
     struct process *process = argument;
-    if (process->state == PIPELINES && --process->pipelines_draining == 0) {
+    if (process->state == PIPELINES) {
         end(process);
     }
-}
-
-/* On the pipeline's thread. */
-static void on_pipeline_done(void *argument)
-{
-    struct process *process = argument;
-    loop_post(process->loop, pipeline_done, process);
 }
 
 static void drain_pipelines(struct process *process)
@@ -99,15 +92,8 @@ static void drain_pipelines(struct process *process)
     enter(process, PIPELINES);
     proxy_free(process->proxy); /* what still runs ends now, and publishes its event */
     process->proxy = NULL;
-    process->pipelines_draining = process->pipeline_count;
-    if (process->pipeline_count == 0) {
-        end(process);
-        return;
-    }
     loop_timer_set(&process->timer, left_ns(process));
-    for (size_t i = 0; i < process->pipeline_count; i++) {
-        pipeline_drain(process->pipelines[i], on_pipeline_done, process);
-    }
+    pipelines_drain(process->pipelines, pipelines_done, process);
 }
 
 static void exchanges_done(void *argument)
@@ -169,16 +155,21 @@ static void stop(struct process *process)
 
 /* Reload ------------------------------------------------------------------------------------------------------------ */
 
-static void lower_max_connections(const struct process *process, const struct config *config)
+static void lower_max_connections(struct process *process, const struct config *config)
 {
     size_t pipelines = config->proxy->observe ? config->pipeline_count : 0;
     size_t possible = limits_connections(process->open_files, process->workers, pipelines);
-    if (config->proxy->max_connections > possible) {
+    size_t wanted = config->proxy->max_connections;
+    if (wanted <= possible) {
+        process->lowered_from = 0;
+        return;
+    }
+    config->proxy->max_connections = possible;
+    if (wanted != process->lowered_from) {
         log_warn("limits.max_connections is lowered to what the limit of open files allows",
-                 log_integer("from", (int64_t)config->proxy->max_connections),
-                 log_integer("to", (int64_t)possible),
+                 log_integer("from", (int64_t)wanted), log_integer("to", (int64_t)possible),
                  log_integer("open_files", (int64_t)process->open_files));
-        config->proxy->max_connections = possible;
+        process->lowered_from = wanted;
     }
 }
 
@@ -204,16 +195,20 @@ static void log_faults(const struct buffer *errors)
 
 static void reload(struct process *process)
 {
-    for (size_t i = 0; i < process->pipeline_count; i++) {
-        pipeline_reopen_files(process->pipelines[i]);
-    }
+    pipelines_reopen_files(process->pipelines);
     struct buffer errors = {0};
+    struct error error;
     struct config *config = config_load(process->source, &errors);
     if (config == NULL) {
         log_faults(&errors);
         goto end;
     }
     if (changes_fixed_parts(process->config, config)) {
+        config_free(config);
+        goto end;
+    }
+    if (!pipelines_renew(process->pipelines, config, &error)) {
+        log_error("configuration not reloaded", log_string("error", error.message));
         config_free(config);
         goto end;
     }
@@ -224,10 +219,15 @@ static void reload(struct process *process)
     }
     log_configure(config->log_level, config->log_format);
     lower_max_connections(process, config);
+    process->capture_budget.limit = config->proxy->capture_memory;
+    if (process->admin != NULL) {
+        admin_set_hosts(process->admin, (const char *const *)config->admin_hosts);
+    }
     proxy_reload(process->proxy, config->proxy);
     config_free(process->config);
     process->config = config;
-    log_info("configuration reloaded", log_integer("routes", (int64_t)config->proxy->route_count));
+    log_info("configuration reloaded", log_integer("routes", (int64_t)config->proxy->route_count),
+             log_integer("pipelines", (int64_t)(config->proxy->observe ? config->pipeline_count : 0)));
 end:
     buffer_free(&errors);
 }
@@ -255,7 +255,7 @@ static bool is_ready(void *argument, const char **reason)
         *reason = "shutting down";
         return false;
     }
-    if (process->bus != NULL && !bus_is_healthy(process->bus)) {
+    if (!bus_is_healthy(process->bus)) {
         *reason = "the bus takes no events";
         return false;
     }
@@ -270,37 +270,6 @@ static void watch_signals(struct process *process)
     process->signals =
         event_new(loop_base(process->loop), process->signal_fd, EV_READ | EV_PERSIST, on_signal, process);
     event_add(process->signals, NULL);
-}
-
-static bool start_pipelines(struct process *process, struct error *error)
-{
-    struct config *config = process->config;
-    process->bus = memory_bus_new();
-    process->pipelines = xcalloc(config->pipeline_count, sizeof(struct pipeline *));
-    for (size_t i = 0; i < config->pipeline_count; i++) {
-        struct pipeline_settings settings = {
-            .name = config->pipelines[i].name,
-            .index = i,
-            .buffer_events = config->pipelines[i].buffer_events,
-            .buffer_bytes = config->buffer_bytes,
-            .max_decoded_bytes = config->max_decoded_bytes,
-            .memory_limit = config->pipelines[i].memory_limit,
-            .watchdog_seconds = config->pipelines[i].watchdog_seconds,
-            .lua_folder = config->lua_folder,
-            .plugin_folders = (const char *const *)config->plugin_folders,
-            .load = config_load_pipeline,
-            .load_argument = config,
-            .metrics = process->metrics,
-            .bus = process->bus,
-        };
-        struct pipeline *pipeline = pipeline_new(&settings, error);
-        if (pipeline == NULL) {
-            error_prefix(error, "pipeline '%s': ", config->pipelines[i].name);
-            return false;
-        }
-        process->pipelines[process->pipeline_count++] = pipeline;
-    }
-    return true;
 }
 
 static bool start_proxy(struct process *process, struct error *error)
@@ -351,7 +320,7 @@ static void log_start(const struct process *process)
                  log_string("prefix", route->prefix[0] != '\0' ? route->prefix : "/"),
                  log_string("upstream", route->upstream));
     }
-    for (size_t i = 0; i < process->pipeline_count; i++) {
+    for (size_t i = 0; config->proxy->observe && i < config->pipeline_count; i++) {
         const struct config_pipeline *pipeline = &config->pipelines[i];
         log_info("pipeline", log_string("name", pipeline->name),
                  log_string("transforms", pipeline->transforms),
@@ -386,6 +355,8 @@ struct process *process_start(struct config *config, const struct config_source 
     process->metrics = metrics_new();
     process->workers = config->workers != 0 ? config->workers : cpu_count();
     process->open_files = limits_raise_open_files();
+    process->bus = memory_bus_new();
+    process->pipelines = pipelines_new(process->loop, process->metrics, process->bus);
     process->capture_budget.limit = config->proxy->capture_memory;
     log_configure(config->log_level, config->log_format);
     log_info("llm-proxy", log_string("version", LLM_PROXY_VERSION),
@@ -393,7 +364,7 @@ struct process *process_start(struct config *config, const struct config_source 
     lower_max_connections(process, config);
 
     *status = EXIT_USAGE; /* pipelines fail by configuration, the rest by the system */
-    if (config->proxy->observe && !start_pipelines(process, &error)) {
+    if (!pipelines_renew(process->pipelines, config, &error)) {
         goto fail;
     }
     *status = EXIT_FAILED;
@@ -422,18 +393,8 @@ void process_free(struct process *process)
     if (process->proxy != NULL) {
         proxy_free(process->proxy);
     }
-    for (size_t i = 0; i < process->pipeline_count; i++) {
-        size_t lost = pipeline_free(process->pipelines[i]);
-        if (lost > 0) {
-            log_warn("events were not delivered before the end",
-                     log_string("pipeline", process->config->pipelines[i].name),
-                     log_integer("events", (int64_t)lost));
-        }
-    }
-    free(process->pipelines);
-    if (process->bus != NULL) {
-        bus_free(process->bus);
-    }
+    pipelines_free(process->pipelines);
+    bus_free(process->bus);
     if (process->admin != NULL) {
         admin_free(process->admin);
     }

@@ -7,8 +7,10 @@
 #include <assert.h>
 #include <lauxlib.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "script/json.h"
 
 /* A buffer that had to hold more than this gives its memory back. */
@@ -16,9 +18,20 @@
 
 #define MAX_WAIT_SECONDS (366.0 * 86400)
 
+/* What a pipeline leaves of an entry to its successor. */
+struct legacy {
+    struct legacy *next;
+    uint64_t sequence;
+    char id[UUID_TEXT_SIZE];
+    char *reason;        /* why a part of it was dropped; NULL: none was */
+    struct buffer lines; /* each ended by a newline */
+};
+
 struct entry {
     struct host *host;
     struct event_record *event; /* NULL: released */
+    struct legacy *legacy;      /* of the predecessor; owned */
+    struct legacy *left;        /* for the successor; the host's */
     uint64_t sequence;
     bool settled;
     char id[UUID_TEXT_SIZE];
@@ -56,6 +69,14 @@ static int take(lua_State *lua)
     lua_pushlightuserdata(lua, (void *)&entry_key);
     lua_rawget(lua, LUA_REGISTRYINDEX);
     lua_setmetatable(lua, -2);
+    struct legacy *legacy = host->first_legacy;
+    if (legacy != NULL) {
+        host->first_legacy = legacy->next;
+        entry->legacy = legacy;
+        entry->sequence = legacy->sequence;
+        memcpy(entry->id, legacy->id, sizeof entry->id);
+        return 1;
+    }
     struct bus_entry fetched;
     if (bus_fetch(host->subscriber, &fetched, 1, SIZE_MAX) == 0)
         return 0;
@@ -126,6 +147,12 @@ static int wake(lua_State *lua)
 static int draining(lua_State *lua)
 {
     lua_pushboolean(lua, host_of(lua)->draining);
+    return 1;
+}
+
+static int retiring(lua_State *lua)
+{
+    lua_pushboolean(lua, host_of(lua)->retiring);
     return 1;
 }
 
@@ -322,12 +349,62 @@ static int entry_encode(lua_State *lua)
     return push_line(lua, out);
 }
 
+static void free_legacy(struct legacy *legacy)
+{
+    if (legacy == NULL)
+        return;
+    free(legacy->reason);
+    buffer_free(&legacy->lines);
+    free(legacy);
+}
+
 static int entry_release(lua_State *lua)
 {
     struct entry *entry = entry_of(lua);
     event_record_release(entry->event);
     entry->event = NULL;
+    free_legacy(entry->legacy);
+    entry->legacy = NULL;
     return 0;
+}
+
+static int entry_leave(lua_State *lua)
+{
+    struct entry *entry = entry_of(lua);
+    struct host *host = entry->host;
+    const char *reason = lua_tostring(lua, 3);
+    if (entry->left == NULL) {
+        assert(!entry->settled);
+        struct legacy *left = xcalloc(1, sizeof *left);
+        left->sequence = entry->sequence;
+        memcpy(left->id, entry->id, sizeof left->id);
+        left->reason = reason != NULL ? xstrdup(reason) : NULL;
+        if (host->first_legacy == NULL)
+            host->first_legacy = left;
+        else
+            host->last_legacy->next = left;
+        host->last_legacy = left;
+        entry->left = left;
+        entry->settled = true;
+    }
+    buffer_append(&entry->left->lines, lua_touserdata(lua, 2), lua_objlen(lua, 2));
+    buffer_append_char(&entry->left->lines, '\n');
+    return entry_release(lua);
+}
+
+static int entry_legacy(lua_State *lua)
+{
+    const struct legacy *legacy = entry_of(lua)->legacy;
+    if (legacy == NULL)
+        return 0;
+    lua_newtable(lua);
+    struct slice rest = buffer_slice(&legacy->lines), line;
+    for (int i = 1; rest.size > 0 && slice_split(&rest, '\n', &line); i++) {
+        lua_pushlstring(lua, line.data, line.size);
+        lua_rawseti(lua, -2, i);
+    }
+    lua_pushstring(lua, legacy->reason);
+    return 2;
 }
 
 void host_count_drop(struct host *host, const char *reason, size_t count)
@@ -359,26 +436,15 @@ static int entry_settle(lua_State *lua)
 }
 
 static const luaL_Reg host_functions[] = {
-    {"take", take},
-    {"wait", wait_for_events},
-    {"wake", wake},
-    {"draining", draining},
-    {"drained", drained},
-    {"closed", closed},
-    {"spawn", spawn},
-    {"note", note},
-    {"forget", forget},
-    {"failure", failure},
-    {"encode", encode},
-    {"json", json},
-    {"json_lines", json_lines},
-    {"observe", observe},
-    {NULL, NULL},
+    {"take", take},         {"wait", wait_for_events},  {"wake", wake},       {"draining", draining},
+    {"retiring", retiring}, {"drained", drained},       {"closed", closed},   {"spawn", spawn},
+    {"note", note},         {"forget", forget},         {"failure", failure}, {"encode", encode},
+    {"json", json},         {"json_lines", json_lines}, {"observe", observe}, {NULL, NULL},
 };
 
 static const luaL_Reg entry_functions[] = {
-    {"id", entry_id},           {"event", entry_event},   {"encode", entry_encode},
-    {"release", entry_release}, {"settle", entry_settle}, {NULL, NULL},
+    {"id", entry_id},         {"event", entry_event}, {"encode", entry_encode}, {"release", entry_release},
+    {"settle", entry_settle}, {"leave", entry_leave}, {"legacy", entry_legacy}, {NULL, NULL},
 };
 
 int host_push(lua_State *lua)
@@ -408,6 +474,18 @@ int host_push(lua_State *lua)
 void host_setup(struct host *host)
 {
     loop_timer_init(&host->timer, host->loop, end_wait, host);
+}
+
+void host_bequeath(struct host *host, struct host *successor)
+{
+    size_t count = 0;
+    for (const struct legacy *legacy = host->first_legacy; legacy != NULL; legacy = legacy->next)
+        count++;
+    assert(successor->first_legacy == NULL);
+    successor->first_legacy = host->first_legacy;
+    host->first_legacy = NULL;
+    atomic_fetch_sub_explicit(&host->in_hand, count, memory_order_relaxed);
+    atomic_fetch_add_explicit(&successor->in_hand, count, memory_order_relaxed);
 }
 
 void host_release(struct host *host)

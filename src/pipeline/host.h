@@ -5,6 +5,7 @@
  *     host.wait(seconds)         waits until there may be one, host.wake() was called, draining began, or (if given) the time is over. One task at a time
  *     host.wake()                ends a wait, or the next one
  *     host.draining()            whether no more events come
+ *     host.retiring()            whether a successor is waiting: nothing is to be begun, what is not delivered is left to it
  *     host.drained()             nothing is left: tells whoever asked for it
  *     host.closed()              the dispatcher is closed
  *     host.spawn(work, value)    runs work(value, false) as a task; each time it raises (runaway code raises past every pcall) anew as work(value, true)
@@ -20,6 +21,8 @@
  *     entry:event()              a new table
  *     entry:encode(table)        as host.encode, of a table that entry:event() made; without one straight from the record
  *     entry:release()            the record is not needed any more
+ *     entry:leave(line, reason)  leaves a part of it to the successor, as a line; reason: why another part was dropped, if so. For this pipeline the entry is settled
+ *     entry:legacy()             what a predecessor left of it: a list of lines, as strings, and the reason. nil: it comes from the bus
  *     entry:settle(result, reason)  through with it: "delivered", "filtered" or "dropped" (with a reason)
  */
 #ifndef PIPELINE_HOST_H
@@ -41,7 +44,7 @@ struct host {
     struct script *script;
     struct subscriber *subscriber;
     _Atomic size_t in_hand; /* taken and not settled; read by whoever writes the metrics */
-    bool draining, stopping;
+    bool draining, retiring, stopping;
     void (*on_drained)(struct host *host);
     void (*on_closed)(struct host *host);
 
@@ -49,6 +52,7 @@ struct host {
     struct script_wait *waiting;
     struct loop_timer timer;
     bool woken;
+    struct legacy *first_legacy, *last_legacy; /* of the predecessor, then for the successor; in hand */
     struct error noted, failure;
     struct log_limit failure_log;
     struct event_view view;
@@ -62,6 +66,8 @@ void host_setup(struct host *host);
 void host_release(struct host *host);
 /* Pushes the table of functions; raises only when Lua's memory runs out. argument of lua_cpcall: the host. */
 int host_push(lua_State *lua);
+/* Leaves what is left to the successor, to be taken before anything else. Neither thread runs Lua. */
+void host_bequeath(struct host *host, struct host *successor);
 /* Something may have changed for whoever waits. */
 void host_wake(struct host *host);
 /* One more event that did not arrive, whatever the reason. */

@@ -4,11 +4,14 @@
  *     main thread                            pipeline's thread
  *     pipeline_new   ── starts ──▶           makes the state, loads the definition, constructs the loop
  *                    ◀── loaded ──
- *                    subscribes, posts ──▶   begins to take events
+ *     pipeline_start: subscribes, posts ──▶  begins to take events
  *     pipeline_drain ── posts ──▶            goes on until nothing is left, closes the dispatcher, calls done
  *     pipeline_free  ── posts ──▶            closes the dispatcher unless that was done, ends
  *                    ◀── joined ──
- *                    unsubscribes: what was not acknowledged is lost, and counted
+ *                    unsubscribes: what was not delivered is lost, and counted
+ *
+ * With a successor there are two of one name for a while. One subscriber is theirs: the predecessor has taken from it, the successor will. So the queue is the successor's from the beginning, and what the
+ * predecessor has in hand stays its own until it is freed.
  */
 #include "pipeline/pipeline.h"
 
@@ -35,15 +38,18 @@ struct pipeline {
     char *name;
     pthread_t thread;
     struct loop *loop;
+    struct bus *bus;
+    struct subscriber *subscriber;            /* NULL: none yet, or the successor's */
+    struct pipeline *predecessor, *successor; /* predecessor: not freed yet, so this one has not begun */
+    size_t buffer_events, buffer_bytes;
     int loop_object; /* registry reference to what llmproxy.pipeline made: start, close */
     struct loop_timer close_timer;
     bool closed;
     void (*drained)(void *argument);
     void *drained_argument;
 
-    /* Written by the main thread or by metrics_write()'s. */
     struct metric *received, *dropped_full, *waiting, *depth;
-    int64_t counted_full; /* how many of dropped_full are in host.dropped already */
+    int64_t waiting_told, depth_told; /* this pipeline's part of these gauges */
 
     /* While the thread starts. */
     const struct pipeline_settings *settings;
@@ -81,7 +87,6 @@ static void make_metrics(struct pipeline *pipeline, const struct pipeline_settin
     host->dropped = result_counter(settings, "dropped");
     result_counter(settings, "dead_lettered");
     pipeline->dropped_full = reason_counter(settings, "buffer_full");
-    pipeline->counted_full = metric_value(pipeline->dropped_full); /* of an earlier pipeline of this name */
     static const char *const reasons[] = {"rejected", "transform_error", "expired", "shutdown"};
     for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
         reason_counter(settings, reasons[i]);
@@ -94,22 +99,26 @@ static void make_metrics(struct pipeline *pipeline, const struct pipeline_settin
                           label, bounds, sizeof bounds / sizeof *bounds);
 }
 
-/* The bus counts what it could not queue under its reason only. */
-static void count_full(struct pipeline *pipeline)
+static size_t in_hand(const struct pipeline *pipeline)
 {
-    int64_t full = metric_value(pipeline->dropped_full);
-    metric_add(pipeline->host.dropped, full - pipeline->counted_full);
-    pipeline->counted_full = full;
+    return atomic_load_explicit(&pipeline->host.in_hand, memory_order_relaxed);
+}
+
+/* Several pipelines of one name share the gauges: each adds what is its own. */
+static void tell_gauges(struct pipeline *pipeline, size_t depth, size_t hand)
+{
+    int64_t waiting = (int64_t)(depth + hand);
+    metric_add(pipeline->depth, (int64_t)depth - pipeline->depth_told);
+    metric_add(pipeline->waiting, waiting - pipeline->waiting_told);
+    pipeline->depth_told = (int64_t)depth;
+    pipeline->waiting_told = waiting;
 }
 
 static void collect(void *argument)
 {
     struct pipeline *pipeline = argument;
-    size_t depth = bus_depth(pipeline->host.subscriber);
-    size_t in_hand = atomic_load_explicit(&pipeline->host.in_hand, memory_order_relaxed);
-    metric_set(pipeline->depth, (int64_t)depth);
-    metric_set(pipeline->waiting, (int64_t)(depth + in_hand));
-    count_full(pipeline);
+    size_t depth = pipeline->subscriber != NULL ? bus_depth(pipeline->subscriber) : 0;
+    tell_gauges(pipeline, depth, in_hand(pipeline));
 }
 
 /* Argument of lua_cpcall: the pipeline. Loads its definition and makes the loop of it. */
@@ -255,6 +264,14 @@ static void begin_drain(void *argument)
 }
 
 /* On the pipeline's thread. */
+static void begin_retirement(void *argument)
+{
+    struct pipeline *pipeline = argument;
+    pipeline->host.retiring = true;
+    host_wake(&pipeline->host);
+}
+
+/* On the pipeline's thread. */
 static void begin_stop(void *argument)
 {
     struct pipeline *pipeline = argument;
@@ -299,6 +316,9 @@ struct pipeline *pipeline_new(const struct pipeline_settings *settings, struct e
     struct pipeline *pipeline = xcalloc(1, sizeof *pipeline);
     pipeline->name = xstrdup(settings->name);
     pipeline->settings = settings;
+    pipeline->bus = settings->bus;
+    pipeline->buffer_events = settings->buffer_events;
+    pipeline->buffer_bytes = settings->buffer_bytes;
     pipeline->loop = loop_new();
     pthread_mutex_init(&pipeline->mutex, NULL);
     pthread_cond_init(&pipeline->loaded, NULL);
@@ -318,36 +338,67 @@ struct pipeline *pipeline_new(const struct pipeline_settings *settings, struct e
     if (pipeline->state != LOADED) {
         *error = pipeline->error;
         pthread_join(pipeline->thread, NULL);
-        goto failed;
+        release(pipeline);
+        return NULL;
     }
-    const struct subscriber_settings subscriber_settings = {
+    metrics_on_collect(host->metrics, collect, pipeline);
+    return pipeline;
+}
+
+const char *pipeline_name(const struct pipeline *pipeline)
+{
+    return pipeline->name;
+}
+
+static struct subscriber_settings subscription(struct pipeline *pipeline)
+{
+    return (struct subscriber_settings){
         .name = pipeline->name,
-        .max_events = settings->buffer_events,
-        .max_bytes = settings->buffer_bytes,
+        .max_events = pipeline->buffer_events,
+        .max_bytes = pipeline->buffer_bytes,
         .received = pipeline->received,
+        .dropped = pipeline->host.dropped,
         .dropped_full = pipeline->dropped_full,
         .wake = wake,
         .wake_argument = pipeline,
     };
-    host->subscriber = bus_subscribe(settings->bus, &subscriber_settings, error);
-    if (host->subscriber == NULL) {
-        loop_post(pipeline->loop, begin_stop, pipeline);
-        pthread_join(pipeline->thread, NULL);
-        goto failed;
-    }
-    metrics_on_collect(host->metrics, collect, pipeline);
-    loop_post(pipeline->loop, begin, pipeline);
-    return pipeline;
+}
 
-failed:
-    release(pipeline);
-    return NULL;
+bool pipeline_start(struct pipeline *pipeline, struct error *error)
+{
+    struct subscriber_settings settings = subscription(pipeline);
+    pipeline->subscriber = bus_subscribe(pipeline->bus, &settings, error);
+    if (pipeline->subscriber == NULL)
+        return false;
+    pipeline->host.subscriber = pipeline->subscriber;
+    loop_post(pipeline->loop, begin, pipeline);
+    return true;
+}
+
+bool pipeline_succeed(struct pipeline *pipeline, struct pipeline *predecessor, void (*done)(void *argument),
+                      void *argument)
+{
+    struct subscriber_settings settings = subscription(pipeline);
+    pipeline->subscriber = pipeline->host.subscriber = predecessor->subscriber;
+    predecessor->subscriber = NULL;
+    bus_renew(pipeline->subscriber, &settings);
+    bool begun = predecessor->predecessor == NULL;
+    pipeline->predecessor = begun ? predecessor : predecessor->predecessor;
+    pipeline->predecessor->successor = pipeline;
+    predecessor->predecessor = NULL;
+    if (begun) {
+        predecessor->drained = done;
+        predecessor->drained_argument = argument;
+        loop_post(predecessor->loop, begin_retirement, predecessor);
+    }
+    return begun;
 }
 
 void pipeline_drain(struct pipeline *pipeline, void (*done)(void *argument), void *argument)
 {
     pipeline->drained = done;
     pipeline->drained_argument = argument;
+    bus_close(pipeline->subscriber);
     loop_post(pipeline->loop, begin_drain, pipeline);
 }
 
@@ -356,19 +407,27 @@ size_t pipeline_free(struct pipeline *pipeline)
     if (pipeline == NULL)
         return 0;
     struct host *host = &pipeline->host;
+    struct pipeline *successor = pipeline->successor;
+    assert(pipeline->predecessor == NULL);
     loop_post(pipeline->loop, begin_stop, pipeline);
     pthread_join(pipeline->thread, NULL);
     metrics_remove_collect(host->metrics, collect, pipeline);
-    size_t lost = bus_unsubscribe(host->subscriber);
+    if (successor != NULL)
+        host_bequeath(host, &successor->host);
+    size_t lost = in_hand(pipeline);
+    if (pipeline->subscriber != NULL)
+        lost += bus_unsubscribe(pipeline->subscriber);
     if (lost > 0) {
         host_count_drop(host, "shutdown", lost);
         log_warn("events dropped: the pipeline was stopped before they were delivered",
                  log_string("pipeline", pipeline->name), log_integer("events", (int64_t)lost),
                  log_string("setting", "shutdown_timeout"));
     }
-    count_full(pipeline);
-    metric_set(pipeline->waiting, 0);
-    metric_set(pipeline->depth, 0);
+    tell_gauges(pipeline, 0, 0);
+    if (successor != NULL) {
+        successor->predecessor = NULL;
+        loop_post(successor->loop, begin, successor);
+    }
     release(pipeline);
     return lost;
 }

@@ -30,11 +30,22 @@ struct pipeline_settings {
     struct bus *bus;
 };
 
-/* Subscribes and starts the thread. Strings are copied; load and plugin_folders are borrowed until it has loaded (this waits for that). NULL: *error says why. */
+/* Starts the thread and waits until it has loaded. No event comes yet. Strings are copied. NULL: *error says why. */
 struct pipeline *pipeline_new(const struct pipeline_settings *settings, struct error *error);
-/* No more events come: deliver what waits. done(argument) is called once on the pipeline's thread when nothing is left. */
+const char *pipeline_name(const struct pipeline *pipeline);
+/* Subscribes, begins. False: *error says why. */
+bool pipeline_start(struct pipeline *pipeline, struct error *error);
+/*
+ * Instead of pipeline_start(): takes the place of another one of the same name, a new generation. What is queued and what comes is its own at once; it begins when the predecessor is freed. The predecessor begins
+ * nothing any more: deliveries that run come to their end, what cannot be delivered by that is left to the successor. done(argument) is called once on the predecessor's thread when nothing is left, and it
+ * is to be freed, or earlier, if that takes too long: what is under way then is tried again by the successor.
+ * False: the predecessor had not begun itself, still waiting for its own; it can be freed, and done is not called.
+ */
+bool pipeline_succeed(struct pipeline *pipeline, struct pipeline *predecessor, void (*done)(void *argument),
+                      void *argument);
+/* No more events come, from here on: deliver what waits. done(argument) is called once on the pipeline's thread when nothing is left. */
 void pipeline_drain(struct pipeline *pipeline, void (*done)(void *argument), void *argument);
-/* Stops now, joins, frees. What was not delivered is counted as dropped with the reason "shutdown" (memory bus). Returns how many. */
+/* Stops now, joins, frees. What was not delivered, and is not left to a successor, is counted as dropped with the reason "shutdown" (memory bus). Returns how many. */
 size_t pipeline_free(struct pipeline *pipeline);
 /* Reopen files (SIGHUP). Does not wait. */
 void pipeline_reopen_files(struct pipeline *pipeline);

@@ -1,7 +1,7 @@
 --- Deliveries: tasks that give batches to the dispatcher and act on its verdicts.
 --
 -- A delivery has a stack of batches, at first one. The top one is tried until it is settled; `split` puts its halves in its place. So a delivery holds what it began with and never more,
--- and ends when the stack is empty.
+-- and ends when the stack is empty, or without another try when the pipeline retires.
 local batch = require "llmproxy.pipeline.batch"
 local reports = require "llmproxy.pipeline.reports"
 local time = require "llmproxy.time"
@@ -73,11 +73,12 @@ end
 ---@param host table see src/pipeline/host.h
 ---@param report fun(level: string, subject: string, message: string, fields: table)
 ---@param finish fun(item: llmproxy.pipeline.item, reason: string?, why: string?) settles an item: delivered, or dropped for a reason
----@return { start: fun(items: llmproxy.pipeline.item[]), in_flight: fun(): integer }
+---@return { start: fun(items: llmproxy.pipeline.item[]), in_flight: fun(): integer, each_open: fun(visit: fun(items: llmproxy.pipeline.item[])) }
 function delivery.new(definition, host, report, finish)
   local dispatcher, retry = definition.dispatcher.object, definition.retry
   local make_batch = batch.maker(host)
   local in_flight, paused = 0, false
+  local stacks = {} -- that are not empty, the oldest first
 
   local function finish_all(stack, tray, reason, why)
     for _, item in ipairs(tray.items) do finish(item, reason, why) end
@@ -91,15 +92,16 @@ function delivery.new(definition, host, report, finish)
     }
   end
 
-  -- Sleeps for so many seconds, at least for `least`; less when draining begins.
+  -- Sleeps for so many seconds, at least for `least`; less when draining begins; no more when the pipeline retires.
   local function nap(seconds, least)
     local now, draining = time.monotonic(), host.draining()
     if draining then seconds = math.max(least, math.min(seconds, LONGEST_WAIT_DRAINING)) end
     local due, earliest = now + seconds, now + least
-    repeat
+    while not host.retiring() do
       time.sleep(math.max(0, math.min(due - now, STEP)))
       now = time.monotonic()
-    until now >= due or (not draining and now >= earliest and host.draining())
+      if now >= due or (not draining and now >= earliest and host.draining()) then break end
+    end
   end
 
   local handle = {}
@@ -176,11 +178,14 @@ function delivery.new(definition, host, report, finish)
   -- After runaway code ended the task: the event at fault is found by halving.
   local function work(stack, failed)
     if failed and stack[1] then handle.split(stack, stack[#stack], { reason = host.failure() }) end
-    while stack[1] do
+    while stack[1] and not host.retiring() do
       local tray = stack[#stack]
       local outcome = try(tray)
       time.sleep(0) -- what follows shall not be stopped for the time that deliver took
       handle[outcome.verdict](stack, tray, outcome)
+    end
+    for index = 1, stack[1] and 0 or #stacks do
+      if stacks[index] == stack then table.remove(stacks, index) break end
     end
     in_flight = in_flight - 1
     host.wake()
@@ -189,9 +194,16 @@ function delivery.new(definition, host, report, finish)
   return {
     start = function(items)
       in_flight = in_flight + 1
-      host.spawn(work, { tray_of(items) })
+      local stack = { tray_of(items) }
+      stacks[#stacks + 1] = stack
+      host.spawn(work, stack)
     end,
     in_flight = function() return in_flight end,
+    each_open = function(visit)
+      for _, stack in ipairs(stacks) do
+        for index = #stack, 1, -1 do visit(stack[index].items) end
+      end
+    end,
   }
 end
 

@@ -206,10 +206,10 @@ static void a_burst_wakes_once_and_only_after_a_fetch_found_nothing(void **state
     publish(7);
     assert_int_equal(wakes, 2);
     assert_gets(subscriber, 6, 2);
-    assert_int_equal(bus_unsubscribe(subscriber), 1);
+    assert_int_equal(bus_unsubscribe(subscriber), 0);
 }
 
-static void unsubscribing_releases_and_counts_what_was_not_acknowledged(void **state)
+static void unsubscribing_releases_and_counts_what_was_not_fetched(void **state)
 {
     (void)state;
     struct memory_budget budget = {.limit = 1 << 20};
@@ -229,9 +229,59 @@ static void unsubscribing_releases_and_counts_what_was_not_acknowledged(void **s
     bus_acknowledge(subscriber, entries[1].sequence);
     event_record_release(entries[0].event);
     event_record_release(entries[1].event);
-    assert_int_equal(bus_unsubscribe(subscriber), 4);
+    assert_int_equal(bus_unsubscribe(subscriber), 3);
     assert_int_equal(budget.used, 0);
     publish(1);
+}
+
+static void a_renewed_subscriber_keeps_its_queue_and_has_the_new_limits_and_wake(void **state)
+{
+    (void)state;
+    struct subscriber *subscriber = subscribe("s", 4, SIZE_MAX);
+    for (int i = 0; i < 4; i++)
+        publish(i);
+    atomic_int wakes = 0;
+    struct subscriber_settings settings = {.name = "s",
+                                           .max_events = 20,
+                                           .max_bytes = SIZE_MAX,
+                                           .dropped_full = counter("dropped", "s"),
+                                           .dropped = counter("all", "s"),
+                                           .wake = count_wake,
+                                           .wake_argument = &wakes};
+    bus_renew(subscriber, &settings);
+    for (int i = 4; i < 20; i++)
+        publish(i);
+    settings.max_events = 2;
+    settings.max_bytes = 1;
+    bus_renew(subscriber, &settings);
+    publish(99);
+    settings.max_events = 100;
+    bus_renew(subscriber, &settings);
+    publish(99);
+    assert_int_equal(metric_value(counter("dropped", "s")), 2);
+    assert_int_equal(metric_value(counter("all", "s")), 2);
+    assert_gets(subscriber, 0, 20);
+    settings.max_bytes = SIZE_MAX;
+    bus_renew(subscriber, &settings);
+    wakes = 0;
+    publish(20);
+    assert_int_equal(wakes, 1);
+    assert_gets(subscriber, 20, 1);
+    bus_unsubscribe(subscriber);
+}
+
+static void a_closed_subscriber_gets_nothing_more_but_what_is_queued(void **state)
+{
+    (void)state;
+    struct subscriber *subscriber = subscribe("s", 100, SIZE_MAX), *other = subscribe("o", 100, SIZE_MAX);
+    publish(0);
+    bus_close(subscriber);
+    publish(1);
+    assert_int_equal(metric_value(counter("received", "s")), 1);
+    assert_gets(subscriber, 0, 1);
+    assert_gets(other, 0, 2);
+    assert_int_equal(bus_unsubscribe(subscriber), 0);
+    bus_unsubscribe(other);
 }
 
 static void remember(void *argument, bool stored)
@@ -419,7 +469,9 @@ int main(void)
         BUS_TEST(bytes_are_a_bound_too),
         BUS_TEST(a_fetch_stops_at_its_bytes_but_gives_at_least_one),
         BUS_TEST(a_burst_wakes_once_and_only_after_a_fetch_found_nothing),
-        BUS_TEST(unsubscribing_releases_and_counts_what_was_not_acknowledged),
+        BUS_TEST(unsubscribing_releases_and_counts_what_was_not_fetched),
+        BUS_TEST(a_renewed_subscriber_keeps_its_queue_and_has_the_new_limits_and_wake),
+        BUS_TEST(a_closed_subscriber_gets_nothing_more_but_what_is_queued),
         BUS_TEST(done_tells_whether_everybody_got_it),
         BUS_TEST(a_queue_without_room_is_refused),
         BUS_TEST(the_first_drop_is_logged_with_the_setting_and_a_flood_is_one_line),

@@ -54,6 +54,7 @@ struct world {
     struct metrics *metrics;
     struct bus *bus;
     struct pipeline *pipeline;
+    struct pipeline *predecessor; /* set: pipeline is not started, but to succeed it */
     const char *definition;
     size_t buffer_events;
     double watchdog_seconds;
@@ -114,8 +115,13 @@ static inline bool world_try(struct world *world, const char *definition, struct
         .metrics = world->metrics,
         .bus = world->bus,
     };
-    world->pipeline = pipeline_new(&settings, error);
-    return world->pipeline != NULL;
+    struct pipeline *pipeline = pipeline_new(&settings, error);
+    if (pipeline != NULL && world->predecessor == NULL && !pipeline_start(pipeline, error)) {
+        pipeline_free(pipeline);
+        pipeline = NULL;
+    }
+    world->pipeline = pipeline;
+    return pipeline != NULL;
 }
 
 static inline void world_setup(struct world *world)

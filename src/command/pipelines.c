@@ -1,0 +1,219 @@
+/*
+ * pipelines: see pipelines.h. All that live are in one list, the older ones first, so that whoever is freed before its end leaves what it has to one that still lives.
+ */
+#include "command/pipelines.h"
+
+#include <stdlib.h>
+#include <sys/queue.h>
+
+#include "base/memory.h"
+#include "pipeline/pipeline.h"
+
+struct member {
+    TAILQ_ENTRY(member) entry;
+    struct pipelines *owner;
+    struct pipeline *pipeline;
+    bool leaving; /* of an old generation */
+    struct loop_call ended;
+    struct loop_timer timer;
+};
+
+TAILQ_HEAD(members, member);
+
+struct pipelines {
+    struct loop *loop;
+    struct metrics *metrics;
+    struct bus *bus;
+    struct members members;
+    void (*drained)(void *argument);
+    void *drained_argument;
+};
+
+static void remove_member(struct member *member)
+{
+    struct pipelines *pipelines = member->owner;
+    TAILQ_REMOVE(&pipelines->members, member, entry);
+    pipeline_free(member->pipeline);
+    loop_call_cancel(pipelines->loop, &member->ended);
+    loop_timer_release(&member->timer);
+    free(member);
+}
+
+static void on_ended(void *argument)
+{
+    struct member *member = argument;
+    struct pipelines *pipelines = member->owner;
+    remove_member(member);
+    if (pipelines->drained != NULL && TAILQ_EMPTY(&pipelines->members)) {
+        pipelines->drained(pipelines->drained_argument);
+    }
+}
+
+static void on_timer(void *argument)
+{
+    struct member *member = argument;
+    log_warn("a pipeline from before the reload did not end within shutdown_timeout and is stopped",
+             log_string("pipeline", pipeline_name(member->pipeline)));
+    on_ended(member);
+}
+
+/* On the pipeline's thread. */
+static void post_ended(void *argument)
+{
+    struct member *member = argument;
+    loop_call_post(member->owner->loop, &member->ended);
+}
+
+struct pipelines *pipelines_new(struct loop *loop, struct metrics *metrics, struct bus *bus)
+{
+    struct pipelines *pipelines = xcalloc(1, sizeof *pipelines);
+    pipelines->loop = loop;
+    pipelines->metrics = metrics;
+    pipelines->bus = bus;
+    TAILQ_INIT(&pipelines->members);
+    return pipelines;
+}
+
+static struct pipeline *load(const struct pipelines *pipelines, struct config *config, size_t index,
+                             struct error *error)
+{
+    const struct config_pipeline *configured = &config->pipelines[index];
+    struct pipeline_settings settings = {
+        .name = configured->name,
+        .index = index,
+        .buffer_events = configured->buffer_events,
+        .buffer_bytes = config->buffer_bytes,
+        .max_decoded_bytes = config->max_decoded_bytes,
+        .memory_limit = configured->memory_limit,
+        .watchdog_seconds = configured->watchdog_seconds,
+        .lua_folder = config->lua_folder,
+        .plugin_folders = (const char *const *)config->plugin_folders,
+        .load = config_load_pipeline,
+        .load_argument = config,
+        .metrics = pipelines->metrics,
+        .bus = pipelines->bus,
+    };
+    struct pipeline *pipeline = pipeline_new(&settings, error);
+    if (pipeline == NULL) {
+        error_prefix(error, "pipeline '%s': ", configured->name);
+    }
+    return pipeline;
+}
+
+static void add_member(struct pipelines *pipelines, struct pipeline *pipeline)
+{
+    struct member *member = xcalloc(1, sizeof *member);
+    member->owner = pipelines;
+    member->pipeline = pipeline;
+    member->ended = (struct loop_call){.function = on_ended, .argument = member};
+    loop_timer_init(&member->timer, pipelines->loop, on_timer, member);
+    TAILQ_INSERT_TAIL(&pipelines->members, member, entry);
+}
+
+/* Of the present generation; NULL: none has the name. */
+static struct member *find(const struct pipelines *pipelines, const char *name)
+{
+    struct member *member;
+    TAILQ_FOREACH(member, &pipelines->members, entry)
+    {
+        if (!member->leaving && strcmp(pipeline_name(member->pipeline), name) == 0) {
+            return member;
+        }
+    }
+    return NULL;
+}
+
+static void leave(struct member *member, uint64_t timeout_ns)
+{
+    member->leaving = true;
+    loop_timer_set(&member->timer, timeout_ns);
+}
+
+static void succeed(struct pipeline *pipeline, struct member *predecessor, uint64_t timeout_ns)
+{
+    if (pipeline_succeed(pipeline, predecessor->pipeline, post_ended, predecessor)) {
+        leave(predecessor, timeout_ns);
+    } else {
+        remove_member(predecessor);
+    }
+}
+
+/* The present generation gives way to those, some of which are started already. */
+static void replace(struct pipelines *pipelines, struct pipeline **fresh, size_t count, uint64_t timeout_ns)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct member *predecessor = find(pipelines, pipeline_name(fresh[i]));
+        if (predecessor != NULL) {
+            succeed(fresh[i], predecessor, timeout_ns);
+        }
+    }
+    struct member *member;
+    TAILQ_FOREACH(member, &pipelines->members, entry)
+    {
+        if (!member->leaving) {
+            pipeline_drain(member->pipeline, post_ended, member);
+            leave(member, timeout_ns);
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        add_member(pipelines, fresh[i]);
+    }
+}
+
+bool pipelines_renew(struct pipelines *pipelines, struct config *config, struct error *error)
+{
+    size_t wanted = config->proxy->observe ? config->pipeline_count : 0, loaded = 0;
+    struct pipeline **fresh = xcalloc(wanted, sizeof(struct pipeline *));
+    bool fine = true;
+    for (; fine && loaded < wanted; loaded += fine) {
+        fresh[loaded] = load(pipelines, config, loaded, error);
+        fine = fresh[loaded] != NULL;
+    }
+    for (size_t i = 0; fine && i < wanted; i++) {
+        if (find(pipelines, config->pipelines[i].name) == NULL) {
+            fine = pipeline_start(fresh[i], error);
+        }
+    }
+    if (fine) {
+        replace(pipelines, fresh, wanted, config->shutdown_timeout_ns);
+    }
+    for (size_t i = 0; !fine && i < loaded; i++) {
+        pipeline_free(fresh[i]);
+    }
+    free(fresh);
+    return fine;
+}
+
+void pipelines_reopen_files(struct pipelines *pipelines)
+{
+    struct member *member;
+    TAILQ_FOREACH(member, &pipelines->members, entry)
+    {
+        pipeline_reopen_files(member->pipeline);
+    }
+}
+
+void pipelines_drain(struct pipelines *pipelines, void (*done)(void *argument), void *argument)
+{
+    pipelines->drained = done;
+    pipelines->drained_argument = argument;
+    if (TAILQ_EMPTY(&pipelines->members)) {
+        done(argument);
+        return;
+    }
+    struct member *member;
+    TAILQ_FOREACH(member, &pipelines->members, entry)
+    {
+        if (!member->leaving) {
+            pipeline_drain(member->pipeline, post_ended, member);
+        }
+    }
+}
+
+void pipelines_free(struct pipelines *pipelines)
+{
+    while (!TAILQ_EMPTY(&pipelines->members)) {
+        remove_member(TAILQ_FIRST(&pipelines->members));
+    }
+    free(pipelines);
+}

@@ -1,0 +1,29 @@
+/*
+ * pipelines: the pipelines of the process, one generation after the other.
+ *
+ * A reload makes them all anew, changed or not: whatever a pipeline depends on, plugins and their libraries too, is read again. Each takes the place of the one of its name, which ends its running deliveries in the
+ * background; what else that one had, waiting for another try too, goes on with the new one. Where a name is gone the pipeline gets no more events and delivers what waits. Nothing of an old generation lives longer
+ * than shutdown_timeout.
+ *
+ * Main thread only.
+ */
+#ifndef COMMAND_PIPELINES_H
+#define COMMAND_PIPELINES_H
+
+#include "bus/bus.h"
+#include "config/config.h"
+#include "net/loop.h"
+
+struct pipelines;
+
+/* None to begin with. All are borrowed. */
+struct pipelines *pipelines_new(struct loop *loop, struct metrics *metrics, struct bus *bus);
+/* Those of this configuration (none where observability is off) from now on. False: nothing has changed, *error says why. The configuration is borrowed for this call. */
+bool pipelines_renew(struct pipelines *pipelines, struct config *config, struct error *error);
+void pipelines_reopen_files(struct pipelines *pipelines);
+/* No more events come: done(argument) is called when all are through, perhaps at once. */
+void pipelines_drain(struct pipelines *pipelines, void (*done)(void *argument), void *argument);
+/* Stops what still runs. */
+void pipelines_free(struct pipelines *pipelines);
+
+#endif
