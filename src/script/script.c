@@ -7,6 +7,7 @@
 #include "script/script.h"
 
 #include <assert.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -20,6 +21,31 @@
 #define GC_PAUSE_ROOMY 400
 #define ROOMY_SHARE    16 /* of the limit: one in so many */
 
+/* What is left for C functions that Lua calls at the greatest depth. */
+#define STACK_RESERVE_BYTES (256u << 10)
+
+/* Lua bounds its own stack, but not how much of the thread's its calls use: each coroutine that resumes another, each function that string.gsub calls, takes some. */
+static uintptr_t lowest_stack(void)
+{
+    pthread_attr_t attributes;
+    void *end;
+    size_t size;
+    if (pthread_getattr_np(pthread_self(), &attributes) != 0) {
+        return 0;
+    }
+    uintptr_t lowest = 0;
+    if (pthread_attr_getstack(&attributes, &end, &size) == 0) {
+        lowest = (uintptr_t)end + STACK_RESERVE_BYTES;
+    }
+    pthread_attr_destroy(&attributes);
+    return lowest;
+}
+
+bool script_is_deep(const struct script *script)
+{
+    return (uintptr_t)__builtin_frame_address(0) < script->lowest_stack;
+}
+
 static void *allocate(void *argument, void *block, size_t old_size, size_t new_size)
 {
     struct script *script = argument;
@@ -31,6 +57,10 @@ static void *allocate(void *argument, void *block, size_t old_size, size_t new_s
     size_t after = script->memory_used - old_size + new_size;
     if (new_size > old_size && script->memory_limit != 0 && after > script->memory_limit) {
         script->memory_refused = true;
+        return NULL;
+    }
+    if (new_size > old_size &&
+        script_is_deep(script)) { /* ends the recursion: a coroutine is an allocation */
         return NULL;
     }
     void *moved = realloc(block, new_size);
@@ -120,6 +150,7 @@ struct script *script_new(const struct script_settings *settings, struct error *
         error_set(error, "cannot set up a Lua state: %s", message != NULL ? message : "?");
         goto failed;
     }
+    script->lowest_stack = lowest_stack();
     /* Only now: LuaJIT crashes when an allocation fails while it makes a state. */
     script->memory_limit = settings->memory_limit;
     if (settings->memory_limit != 0 && script->memory_used > settings->memory_limit) {

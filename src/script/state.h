@@ -18,7 +18,8 @@ struct script {
     char *name, *lua_folder;
     char **plugin_folders; /* NULL-terminated */
     size_t memory_used, memory_limit;
-    bool memory_refused; /* since the last script_relieve */
+    bool memory_refused;    /* since the last script_relieve */
+    uintptr_t lowest_stack; /* code may not call deeper than to here */
     double watchdog_seconds;
     struct watch watch;
 
@@ -41,6 +42,9 @@ void sandbox_open(lua_State *lua);
 
 /* Replaces the error object on top of the stack, of whatever kind, by a string. */
 void script_error_text(lua_State *lua);
+
+/* Whether so much of the thread's stack is used that no Lua code may be called from C any more. */
+bool script_is_deep(const struct script *script);
 
 /* After a failed call: collects when memory ran out. */
 void script_after_failure(struct script *script, int status);

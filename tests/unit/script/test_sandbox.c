@@ -30,6 +30,24 @@ static void what_reaches_the_system_is_absent(void **state)
                 "end");
 }
 
+static void endless_recursion_is_an_error(void **state)
+{
+    expect_call(
+        *state,
+        "local function expect(run) local fine, message = pcall(run) "
+        "assert(not fine and (message:find 'stack overflow' or message:find 'not enough memory' or "
+        "message:find 'error in error'), message) end "
+        "local function plain() plain() return 1 end expect(plain) "
+        "local function gsub() ('x'):gsub('x', gsub) end expect(gsub) "
+        "local function wrapped() coroutine.wrap(wrapped)() end expect(wrapped) "
+        "local function both() coroutine.wrap(function() ('x'):gsub('x', both) end)() end expect(both) "
+        "local function sort() table.sort({ 1, 2, 3 }, sort) end expect(sort) "
+        "local shown = setmetatable({}, { __tostring = function(t) print(t) return '' end }) "
+        "expect(function() print(shown) end) "
+        "local indexed = setmetatable({}, { __index = function(t) return (('x'):gsub('x', t)) end }) "
+        "expect(function() return indexed.x end)");
+}
+
 /* Whatever is reachable from the globals, by fields, metatables and keys, is one of the functions that were meant to be. */
 static void nothing_else_can_be_reached_through_the_globals(void **state)
 {
@@ -123,9 +141,13 @@ static void host_values_cannot_be_taken_apart(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(what_reaches_the_system_is_absent),  TEST(nothing_else_can_be_reached_through_the_globals),
-        TEST(bytecode_is_not_loaded_in_any_mode), TEST(text_is_loaded_with_or_without_an_environment),
-        TEST(the_coroutines_of_code_are_its_own), TEST(states_do_not_see_each_other),
+        TEST(what_reaches_the_system_is_absent),
+        TEST(endless_recursion_is_an_error),
+        TEST(nothing_else_can_be_reached_through_the_globals),
+        TEST(bytecode_is_not_loaded_in_any_mode),
+        TEST(text_is_loaded_with_or_without_an_environment),
+        TEST(the_coroutines_of_code_are_its_own),
+        TEST(states_do_not_see_each_other),
         TEST(host_values_cannot_be_taken_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
