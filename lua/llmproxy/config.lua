@@ -5,7 +5,7 @@
 local describe = require "llmproxy.config.describe"
 local environment = require "llmproxy.config.environment"
 local file = require "llmproxy.config.file"
-local identity = require "llmproxy.config.identity"
+local json = require "llmproxy.json"
 local pipelines = require "llmproxy.config.pipelines"
 local plugins = require "llmproxy.plugins"
 local routes = require "llmproxy.config.routes"
@@ -210,34 +210,14 @@ end
 
 -- Results ---------------------------------------------------------------------------------------------------------------------------------------------------------------
 
-local NOT_RUN = { given = true, source = true, path = true, transforms = true, dispatcher = true }
-
--- A resolved pipeline without what says only where it stands: a function is named by its line.
-local function what_runs(pipeline)
-  local function part(use) return use.inline or { name = use.name, settings = use.settings, text = use.plugin.text } end
-  local plain = { dispatcher = part(pipeline.dispatcher), transforms = {} }
-  for index, use in ipairs(pipeline.transforms) do plain.transforms[index] = part(use) end
-  for key, value in pairs(pipeline) do
-    if not NOT_RUN[key] then plain[key] = value end
-  end
-  return plain
-end
-
 -- Parts that only a restart can change, each with a text that tells whether it did.
-local function fixed_parts(load, checked, all)
-  local parts, observability = {}, checked.observability
-  local function add(name, value) parts[#parts + 1] = { name = name, identity = identity.of(load.host, value, load.file, load.text) } end
+local function fixed_parts(checked)
+  local parts = {}
+  local function add(name, value) parts[#parts + 1] = { name = name, identity = json.encode(value) } end
   add("listen", checked.listen)
   add("admin", checked.admin)
-  add("admin_hosts", checked.admin_hosts)
   add("workers", checked.workers)
-  for _, name in ipairs { "enabled", "bus", "buffer_size", "buffer_bytes", "capture_memory", "max_decoded_bytes" } do
-    add("observability." .. name, observability[name])
-  end
-  local plain = {}
-  for index, pipeline in ipairs(all) do plain[index] = what_runs(pipeline) end
-  add("observability.pipelines", plain)
-  add("plugin_path", load.folders)
+  add("observability.bus", checked.observability.bus)
   return parts
 end
 
@@ -300,7 +280,7 @@ function config.load(host, source)
   local result = { errors = load.errors, file = load.file, text = load.text, answers = load.answers, folders = load.folders }
   if load.errors[1] then return result end
   local described = source.describe and description(load, checked, given, all)
-  result.fixed = fixed_parts(load, checked, all)
+  result.fixed = fixed_parts(checked)
   result.pipelines = names_of(all)
   result.description = described
   checked.routes = finished

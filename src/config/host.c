@@ -190,20 +190,6 @@ static int host_origin(lua_State *lua)
     return 3;
 }
 
-static int host_upvalues(lua_State *lua)
-{
-    luaL_checktype(lua, 1, LUA_TFUNCTION);
-    lua_newtable(lua);
-    for (int i = 1; lua_getupvalue(lua, 1, i) != NULL; i++) {
-        if (lua_isnil(lua, -1)) {
-            lua_pop(lua, 1);
-            lua_pushboolean(lua, 0);
-        }
-        lua_rawseti(lua, 2, i);
-    }
-    return 1;
-}
-
 void config_push_host(lua_State *lua)
 {
     static const luaL_Reg functions[] = {
@@ -215,7 +201,6 @@ void config_push_host(lua_State *lua)
         {"tls", host_tls},
         {"is_secret_field", host_is_secret_field},
         {"origin", host_origin},
-        {"upvalues", host_upvalues},
         {NULL, NULL},
     };
     lua_newtable(lua);

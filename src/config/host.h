@@ -9,7 +9,6 @@
  *     tls(settings, host)        -> a TLS context | nil, message
  *     is_secret_field(name)      -> whether a header of that name carries a secret
  *     origin(function)           -> file, first line, last line | nil for one that is not from a file
- *     upvalues(function)         -> list of the values it closes over (false for nil)
  */
 #ifndef CONFIG_HOST_H
 #define CONFIG_HOST_H
