@@ -229,16 +229,21 @@ local function bound(field, which)
   return (kind.bound or itself)(field[which])
 end
 
+-- " from 1 to 5 s", or "" where there are no bounds.
+local function bounds(field)
+  local least, most, unit = bound(field, "min"), bound(field, "max"), TYPES[field.type].unit or ""
+  if least and most then return (" from %.15g to %.15g%s"):format(least, most, unit) end
+  if least then return (" of at least %.15g%s"):format(least, unit) end
+  if most then return (" of at most %.15g%s"):format(most, unit) end
+  return ""
+end
+
 function words_for(field)
   if field.expected then return field.expected end
   local kind = TYPES[field.type]
   local expected = type(kind.words) == "function" and kind.words(field) or kind.words --[[@as string]]
-  local least, most, unit = bound(field, "min"), bound(field, "max"), kind.unit or ""
-  if kind.unit == " bytes" and least == 1 and not most and kind.lua == STRING then return "a string that is not empty" end
-  if least and most then return ("%s from %.15g to %.15g%s"):format(expected, least, most, unit) end
-  if least then return ("%s of at least %.15g%s"):format(expected, least, unit) end
-  if most then return ("%s of at most %.15g%s"):format(expected, most, unit) end
-  return expected
+  if kind.lua == STRING and kind.unit and bound(field, "min") == 1 and not bound(field, "max") then return "a string that is not empty" end
+  return expected .. bounds(field)
 end
 
 -- Checking ---------------------------------------------------------------------------------------------------------------------------------------------------------------
@@ -408,7 +413,7 @@ local function describe_fields(fields, prefix, list)
     local field = fields[name]
     list[#list + 1] = {
       name = below(prefix, name),
-      type = type_name(field),
+      type = type_name(field) .. bounds(field),
       default = field.default ~= nil and default_text(field.default) or nil,
       required = field.required == true,
       secret = is_hidden(field),

@@ -33,14 +33,20 @@ end
 
 local walk
 
+-- An address without what may be a secret in it: user, password and query.
+local function bare_url(url)
+  return (url:gsub("^(%a[%w+.-]*://)[^/?#]*@", "%1" .. SECRET .. "@"):gsub("%?[^#]*", "?" .. SECRET))
+end
+
 -- A value without fields of its own. Functions and what holds them are only named.
-local function shown(value, hidden)
+local function shown(value, hidden, kind)
   if value == nil or value == false then return value end
   if hidden and not (type(value) == "table" and next(value) == nil) then return SECRET end
   if type(value) == "function" then return "function" end
+  if kind == "url" and type(value) == "string" then return bare_url(value) end
   if type(value) ~= "table" then return value end
   local copy = {}
-  for key, item in pairs(value) do copy[key] = shown(item, false) end
+  for key, item in pairs(value) do copy[key] = shown(item, false, kind) end
   return #copy > 0 and json.array(copy) or copy
 end
 
@@ -57,8 +63,9 @@ local function walk_field(state, field, checked, given, path, hidden)
       walk_field(state, field.items or { type = "any" }, checked[key], at(given, key), below(path, key), hidden)
     end
   else
-    local source = state.origins[path] or given ~= nil and "file" or "default"
-    state.leaves[#state.leaves + 1] = { path = path, value = shown(checked, hidden), source = source, list = field.type == "list" }
+    local source = state.origins[path] or given ~= nil and (state.source or "file") or "default"
+    local kind = field.type == "list" and field.items and field.items.type or field.type
+    state.leaves[#state.leaves + 1] = { path = path, value = shown(checked, hidden, kind), source = source, list = field.type == "list" }
   end
 end
 
@@ -70,7 +77,10 @@ end
 
 local function walk_use(state, use, source)
   state.leaves[#state.leaves + 1] = { path = use.path, value = use.inline and "function " .. use.name or use.name, source = source }
-  if use.plugin then walk(state, use.plugin.settings, use.settings, use.given, use.path, false) end
+  if not use.plugin then return end
+  state.source = source -- of what was given to the plugin
+  walk(state, use.plugin.settings, use.settings, use.given, use.path, false)
+  state.source = nil
 end
 
 local function walk_pipeline(state, pipeline, given, fields)

@@ -12,6 +12,18 @@ local function boolean(_)
   }
 end
 
+-- A text says false where the key takes it.
+local function address_or_false(field)
+  local address = field.types[1]
+  return {
+    type = "string", expected = address.expected .. ", or false",
+    check = function(text)
+      if text == "false" then return false end
+      return address.check(text)
+    end,
+  }
+end
+
 -- A bus is named by an address, which may hold a password: of what was given only the scheme is repeated.
 local function bus(_)
   return {
@@ -35,7 +47,7 @@ local VARIABLES = {
   { "OBSERVABILITY_MAX_RESPONSE_BODY_BYTES", { "observability", "max_response_body_bytes" }, as_field },
   { "OBSERVABILITY_BUS", { "observability", "bus" }, bus, function(name) return { name } end },
   { "LISTEN_ADDR", { "listen" }, as_field },
-  { "ADMIN_ADDR", { "admin" }, as_field },
+  { "ADMIN_ADDR", { "admin" }, address_or_false },
   { "LOG_LEVEL", { "log", "level" }, as_field },
   { "LOG_FORMAT", { "log", "format" }, as_field },
 }

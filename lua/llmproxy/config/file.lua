@@ -33,12 +33,20 @@ function file.below(folder, path)
   return (folder:gsub("(.)/+$", "%1")) .. "/" .. path
 end
 
+-- What other programs' Lua has and this one's has not, and what is used here.
+local INSTEAD = {
+  os = "env(name, default) in the configuration, llmproxy.time in plugins", io = "read_file(path) in the configuration, llmproxy.file in plugins",
+  dofile = "require", loadfile = "require", loadstring = "load",
+}
+
 --- The message of an error with the whole name of the file: Lua writes "...end/of/it.lua" for long ones.
 ---@param message any
 ---@param name string
 ---@return string
 function file.place(message, name)
   if type(message) ~= "string" then return ("raised a %s instead of a message"):format(type(message)) end
+  local absent = message:match(" global '([%w_]+)' %(a nil value%)$")
+  if INSTEAD[absent] then message = ("%s: use %s"):format(message, INSTEAD[absent]) end
   local ending = message:match("^%.%.%.(.-):%d+: ")
   if ending and name:sub(-#ending) == ending then return name .. message:sub(4 + #ending) end
   return message

@@ -93,8 +93,9 @@ function routes.finish(host, list, exposed, report)
     local parts = route.upstream and upstream.parse(route.upstream)
     if parts and route.prefix and route.headers and route.timeouts then
       route.timeouts.upstream_idle = route.timeouts.upstream_idle or UPSTREAM_IDLE[parts.scheme]
+      route.name = route.name or route.prefix
       finished[#finished + 1] = {
-        name = route.name or route.prefix,
+        name = route.name,
         prefix = without_slash(route.prefix),
         upstream = route.upstream,
         host = parts.host,
