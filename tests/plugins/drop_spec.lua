@@ -20,6 +20,22 @@ return {
     t.equal(kept(drop, "/v2/a/files"), true)
   end,
 
+  ["stars may stand anywhere, in any number"] = function(t)
+    local drop = t.plugin("transforms/drop", { paths = { "/a*b*b", "*.x/**/y*" } })
+    t.equal(kept(drop, "/abb"), false)
+    t.equal(kept(drop, "/a1b2b"), false)
+    t.equal(kept(drop, "/ab"), true, "no piece is used twice")
+    t.equal(kept(drop, "/abbc"), true)
+    t.equal(kept(drop, "/q.x/1/2/yes"), false)
+    t.equal(kept(drop, "/q-x/1/2/yes"), true)
+    t.equal(kept(t.plugin("transforms/drop", { paths = { "*" } }), "/"), false)
+  end,
+
+  ["a path that nearly matches takes no longer than its length"] = function(t)
+    local drop = t.plugin("transforms/drop", { paths = { "*a*a*a*a*a*b" } })
+    t.equal(kept(drop, "/" .. ("a"):rep(16000)), true)
+  end,
+
   ["of the settings given, all must match"] = function(t)
     local drop = t.plugin("transforms/drop", { paths = { "/v1/" }, methods = { "OPTIONS", "HEAD" }, statuses = { 404, 0 } })
     t.equal(kept(drop, "/v1/x", "OPTIONS", 404), false)
