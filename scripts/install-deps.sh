@@ -27,37 +27,35 @@ for package in $packages; do
     installed "$package" || missing="$missing $package"
 done
 
-as_root() {
-    if [ "$(id -u)" = 0 ]; then
-        "$@"
-    elif command -v sudo >/dev/null; then
-        sudo "$@"
-    else
-        echo "install-deps: not root and no sudo: have somebody run: apt-get install$missing" >&2
-        exit 1
+if [ -z "$missing" ]; then
+    echo "install-deps: all packages for '${1:-build}' are here"
+else
+    as_root=""
+    if [ "$(id -u)" != 0 ]; then
+        as_root=sudo
+        command -v sudo >/dev/null || {
+            echo "install-deps: not root and no sudo: have somebody run: apt-get install --no-install-recommends$missing" >&2
+            exit 1
+        }
     fi
-}
-
-install_missing() {
-    # shellcheck disable=SC2086 # a list of words
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 $missing >"$log" 2>&1
-}
-
-if [ -n "$missing" ]; then
-    echo "install-deps: installing$missing"
     log=$(mktemp)
-    # The lists may be missing or old: they are fetched only when it does not work without.
+    trap 'rm -f "$log"' EXIT
+
+    install_missing() {
+        # shellcheck disable=SC2086 # a list of words
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 $missing >>"$log" 2>&1
+    }
+
+    echo "install-deps: installing$missing"
+    # The lists may be missing or old: they are fetched only when it does not work without. A source that cannot be read
+    # does no harm when the others have the packages; it is shown when they have not.
     install_missing || {
-        as_root apt-get update -qq -o DPkg::Lock::Timeout=300 >"$log" 2>&1 && install_missing
+        $as_root apt-get update -qq -o DPkg::Lock::Timeout=300 >"$log" 2>&1 && install_missing
     } || {
         cat "$log" >&2
-        rm -f "$log"
         exit 1
     }
-    rm -f "$log"
-else
-    echo "install-deps: all packages for '${1:-build}' are here"
 fi
 
 if [ "${1:-build}" = test ]; then
@@ -65,7 +63,7 @@ if [ "${1:-build}" = test ]; then
     # The stamp is the list that was installed, so that a changed list installs again.
     if ! cmp -s "$wanted" "$root/.venv/installed.txt"; then
         echo "install-deps: installing the Python packages of tests/requirements.txt into .venv"
-        [ -x "$root/.venv/bin/python" ] || python3 -m venv "$root/.venv"
+        python3 -m venv "$root/.venv"
         "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$wanted"
         cp "$wanted" "$root/.venv/installed.txt"
     fi
