@@ -148,9 +148,21 @@ static void send_own_response(struct exchange *exchange, int status, size_t body
     exchange_finish_when_flushed(exchange);
 }
 
+/* What has already come of the request's body goes nowhere, but belongs to the record. False: it was malformed, and the exchange ended by that. */
+static bool take_what_came(struct exchange *exchange)
+{
+    struct client *client = exchange->client;
+    exchange->request_dropped = true;
+    client_pump(client);
+    return client->exchange == exchange;
+}
+
 void exchange_answer(struct exchange *exchange, enum http_fault fault, const char *message,
                      const char *detail, bool framing_lost)
 {
+    if (!framing_lost && !take_what_came(exchange)) {
+        return;
+    }
     set_error(exchange, http_fault_code(fault), detail);
     exchange->close = exchange->close || framing_lost || !exchange_rest_is_short(exchange);
     size_t body_size = http_write_fault(&exchange->fault, fault, message, slice_of(exchange->request_id),
