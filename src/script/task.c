@@ -70,7 +70,8 @@ static void finish_failed(struct task *task, int status)
     if (status != LUA_ERRMEM && lua_cpcall(script->lua, describe_failure, &failure) != 0) {
         lua_pop(script->lua, 1);
     }
-    luaL_unref(script->lua, LUA_REGISTRYINDEX, task->anchor); /* first: what the coroutine holds is garbage now */
+    luaL_unref(script->lua, LUA_REGISTRYINDEX,
+               task->anchor); /* first: what the coroutine holds is garbage now */
     task->anchor = LUA_NOREF;
     script_after_failure(script, status);
     finish(task, failure.error.message);
