@@ -138,19 +138,20 @@ function delivery.new(definition, host, report, finish)
   end
 
   -- Not the events are at fault but the settings: nothing gets old while somebody mends them.
-  function handle.pause(_, tray, outcome)
+  function handle.pause(stack, tray, outcome)
     if not paused then
       paused = true
       report("error", "pause", "the pipeline is paused: its destination refuses it, check address and credentials; nothing is lost while the queue has room", describe(tray, outcome, retry.max_delay))
     end
     local began = time.monotonic()
     nap(retry.max_delay, 0)
-    tray.first = tray.first + time.monotonic() - began
+    local lasted = time.monotonic() - began
+    for _, waiting in ipairs(stack) do waiting.first = waiting.first and waiting.first + lasted end
   end
 
   function handle.partial(stack, tray, outcome)
     local again, items, rejected = {}, {}, outcome.reject or {}
-    for _, index in ipairs(outcome.retry or {}) do again[index] = true end
+    for _, index in pairs(outcome.retry or {}) do again[index] = true end -- a list with holes counts as well
     for index, item in ipairs(tray.items) do
       if again[index] then
         items[#items + 1] = item
