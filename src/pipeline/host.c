@@ -326,7 +326,8 @@ static int entry_event(lua_State *lua)
 {
     struct entry *entry = entry_of(lua);
     struct host *host = entry->host;
-    assert(entry->event != NULL);
+    if (entry->event == NULL)
+        return luaL_error(lua, "the event is gone");
     event_view_free(&host->view); /* of one that was left by an error */
     event_view_make(&host->view, entry->event, host->max_decoded_bytes);
     event_table_push(lua, &host->view, &host->scratch);

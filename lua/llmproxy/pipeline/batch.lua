@@ -16,6 +16,7 @@ local ITEMS = {}
 local function make_events(items)
   local events = {}
   for index, item in ipairs(items) do
+    if not item.event and item.finished then error("batch.events: this batch is delivered or dropped, its events are gone", 3) end
     item.event = item.event or item.entry:event()
     events[index] = item.event
   end

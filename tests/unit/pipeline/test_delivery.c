@@ -88,6 +88,61 @@ static void a_plain_return_and_true_are_ok(void **state)
     world_stop(&world);
 }
 
+static void a_list_with_holes_names_events_too(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(&world,
+                "return pipeline { deliver = function(batch) record(ids(batch)) if batch.attempt == 1 "
+                "then return verdict.partial { retry = { [1] = 1, [3] = 3 } } end end, batch = { "
+                "max_events = 3, max_wait = 60 } }");
+    world_publish(&world, "a", "");
+    world_publish(&world, "b", "");
+    world_publish(&world, "c", "");
+    world_drain(&world);
+    world_assert_recorded(&world, "a,b,c\na,c\n");
+    assert_int_equal(world_metric(&world, EVENTS("delivered")), 3);
+    world_stop(&world);
+}
+
+static void while_one_half_is_paused_the_other_gets_no_older(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(&world,
+                "local pauses, failures = 1, 1\n"
+                "return pipeline { deliver = function(batch) record(ids(batch))\n"
+                "if #batch.events > 1 then return verdict.split() end\n"
+                "if ids(batch) == 'a' and pauses > 0 then pauses = 0 return verdict.pause('key') end\n"
+                "if ids(batch) == 'b' and failures > 0 then failures = 0 return verdict.retry() end\n"
+                "record(ids(batch) .. ' arrived') end, batch = { max_events = 2, max_wait = 60 },\n"
+                "retry = { min_delay = 0.001, max_delay = 0.5, max_age = 0.4 } }");
+    world_publish(&world, "a", "");
+    world_publish(&world, "b", "");
+    world_wait_for(&world, "a arrived");
+    world_drain(&world);
+    world_assert_recorded(&world, "a,b\na\na\na arrived\nb\nb\nb arrived\n");
+    assert_int_equal(world_metric(&world, EVENTS("delivered")), 2);
+    world_stop(&world);
+}
+
+static void the_events_of_a_batch_that_was_kept_are_gone(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(&world, "local kept\n"
+                        "return pipeline { deliver = function(batch)\n"
+                        "if kept then local fine, message = pcall(function() return kept.events end)\n"
+                        "record(tostring(fine) .. message:gsub('^.-: ', ' ')) end\n"
+                        "kept = batch end, batch = { max_events = 1 } }");
+    world_publish(&world, "a", "");
+    world_publish(&world, "b", "");
+    world_drain(&world);
+    world_assert_recorded(&world,
+                          "false batch.events: this batch is delivered or dropped, its events are gone\n");
+    world_stop(&world);
+}
+
 /* Each row's answer to the first attempt, none of which is a delivery. */
 static void what_is_no_success_is_tried_again(void **state)
 {
@@ -366,6 +421,9 @@ int main(void)
         cmocka_unit_test(batches_end_before_too_many_bytes_and_a_larger_event_goes_alone),
         cmocka_unit_test(a_batch_waits_no_longer_than_max_wait),
         cmocka_unit_test(a_plain_return_and_true_are_ok),
+        cmocka_unit_test(a_list_with_holes_names_events_too),
+        cmocka_unit_test(while_one_half_is_paused_the_other_gets_no_older),
+        cmocka_unit_test(the_events_of_a_batch_that_was_kept_are_gone),
         cmocka_unit_test(what_is_no_success_is_tried_again),
         cmocka_unit_test(a_retry_is_never_earlier_than_after),
         cmocka_unit_test(events_too_old_are_dropped_as_expired),
