@@ -86,17 +86,17 @@ function pipeline.new(definition, host)
   local function finish(item, reason, why)
     if item.finished then return end
     item.finished = true
-    if reason then drop_report(reason, item.entry:id(), why) end
     settle(item.group, reason)
+    if reason then drop_report(reason, item.entry:id(), why) end
   end
 
   local deliveries = delivery.new(definition, host, report, finish)
 
   local function dispatch()
     while deliveries.in_flight() >= definition.concurrency and not host.retiring() do host.wait() end
-    local items = filling
-    filling = { bytes = 0 }
-    deliveries.start(items)
+    local empty = { bytes = 0 }
+    deliveries.start(filling) -- raises for want of memory: then they are still here
+    filling = empty
   end
 
   local function add(item)
@@ -121,8 +121,8 @@ function pipeline.new(definition, host)
     if line then
       add { entry = group.entry, group = group, event = event, line = line, bytes = bytes }
     else
-      drop_report("rejected", group.entry:id(), bytes)
       settle(group, "rejected")
+      drop_report("rejected", group.entry:id(), bytes)
     end
   end
 

@@ -176,20 +176,6 @@ struct spawned {
     int anchor; /* of { userdata, work, value } */
 };
 
-static void on_task_end(void *argument, const char *error);
-
-/* Argument of lua_cpcall: the spawned one, whose task failed. */
-static int begin_anew(lua_State *lua)
-{
-    struct spawned *spawned = lua_touserdata(lua, 1);
-    lua_rawgeti(lua, LUA_REGISTRYINDEX, spawned->anchor);
-    lua_rawgeti(lua, -1, 2);
-    lua_rawgeti(lua, -2, 3);
-    lua_pushboolean(lua, true);
-    script_spawn(spawned->host->script, 2, on_task_end, spawned);
-    return 0;
-}
-
 static void on_task_end(void *argument, const char *error)
 {
     struct spawned *spawned = argument;
@@ -206,11 +192,13 @@ static void on_task_end(void *argument, const char *error)
         log_error("a task of the pipeline was stopped by an error",
                   log_string("pipeline", host->pipeline_name), log_string("error", host->failure.message),
                   log_integer("suppressed", (int64_t)suppressed));
-    if (lua_cpcall(lua, begin_anew, spawned) != 0) {
-        lua_pop(lua, 1);
-        log_error("a task of the pipeline is lost: not enough memory",
-                  log_string("pipeline", host->pipeline_name));
-    }
+    /* Nothing here allocates in Lua, so that no task is lost for want of memory. */
+    lua_rawgeti(lua, LUA_REGISTRYINDEX, spawned->anchor);
+    lua_rawgeti(lua, -1, 2);
+    lua_rawgeti(lua, -2, 3);
+    lua_remove(lua, -3);
+    lua_pushboolean(lua, true);
+    script_spawn(host->script, 2, on_task_end, spawned);
 }
 
 static int spawn(lua_State *lua)

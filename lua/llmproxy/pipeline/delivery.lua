@@ -121,8 +121,8 @@ function delivery.new(definition, host, report, finish)
   function handle.split(stack, tray, outcome)
     if #tray.items == 1 then return handle.reject(stack, tray, outcome) end
     local first, second = halves(tray)
-    stack[#stack] = second
-    stack[#stack + 1] = first
+    stack[#stack + 1] = first -- before it takes the other's place: it may be the one that finds no memory
+    stack[#stack - 1] = second
   end
 
   -- Full jitter: many pipelines that failed together do not come back together. The last try is when the events become too old, unless the destination wants to be left alone until later.
@@ -194,10 +194,10 @@ function delivery.new(definition, host, report, finish)
 
   return {
     start = function(items)
-      in_flight = in_flight + 1
       local stack = { tray_of(items) }
       stacks[#stacks + 1] = stack
-      host.spawn(work, stack)
+      host.spawn(work, stack) -- in the loop's next turn
+      in_flight = in_flight + 1
     end,
     in_flight = function() return in_flight end,
     each_open = function(visit)
