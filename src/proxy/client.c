@@ -359,8 +359,8 @@ static void on_timer(void *argument)
     worker_reap(client->worker);
     switch (client->state) {
     case CLIENT_EXCHANGE: {
-        uint64_t delay = exchange_tick(client->exchange);
-        if (delay > 0) {
+        uint64_t number = client->requests, delay = exchange_tick(client->exchange);
+        if (delay > 0 && client->requests == number) {
             loop_timer_set(&client->timer, delay);
         }
         break;
