@@ -67,8 +67,14 @@ static void finish_failed(struct task *task, int status)
     struct script *script = task->script;
     struct failure failure = {.coroutine = task->coroutine};
     error_set(&failure.error, "not enough memory");
-    if (status != LUA_ERRMEM && lua_cpcall(script->lua, describe_failure, &failure) != 0) {
-        lua_pop(script->lua, 1);
+    if (status != LUA_ERRMEM) { /* an error object's __tostring is code too */
+        struct watch_run before = watch_begin(&script->watch, script->watchdog_seconds);
+        if (lua_cpcall(script->lua, describe_failure, &failure) != 0) {
+            const char *message = lua_tostring(script->lua, -1);
+            error_set(&failure.error, "%s", message != NULL ? message : "an error that is no text");
+            lua_pop(script->lua, 1);
+        }
+        watch_end(&script->watch, &before);
     }
     luaL_unref(script->lua, LUA_REGISTRYINDEX,
                task->anchor); /* first: what the coroutine holds is garbage now */

@@ -276,6 +276,18 @@ static int spawn_global(lua_State *lua)
     return 0;
 }
 
+static void an_error_that_never_becomes_text_stops_nothing(void **state)
+{
+    skip_under_thread_sanitizer();
+    struct fixture *fixture = *state;
+    assert_false(
+        fixture_task(fixture, "error(setmetatable({}, { __tostring = function() while true do end end }))"));
+    expect_message(fixture, "stopped: ran for more than");
+    assert_false(fixture_task(
+        fixture, "error(setmetatable({}, { __tostring = function() error('no text', 0) end }))"));
+    expect_message(fixture, "no text");
+}
+
 static void a_task_may_start_others(void **state)
 {
     struct fixture *fixture = *state;
@@ -332,6 +344,7 @@ int main(void)
         TEST(freeing_the_script_cancels_what_waits),
         TEST(results_that_do_not_fit_into_memory_become_nil_and_a_message),
         TEST(a_task_may_not_run_without_a_break_for_long),
+        TEST(an_error_that_never_becomes_text_stops_nothing),
         TEST(a_task_may_start_others),
         TEST(sleeping_tasks_overlap),
         TEST(sleeping_tasks_are_cancelled_with_the_state),
