@@ -5,7 +5,18 @@ local http = require "llmproxy.http"
 local time = require "llmproxy.time"
 local verdict = require "llmproxy.verdict"
 
-local HEADER_NAME = { type = "string", pattern = "^[%w!#$%%&'*+.^_`|~-]+$", expected = "the name of a header" }
+-- What frames the message, or is made for each one.
+local OURS = {
+  ["content-length"] = true, ["transfer-encoding"] = true, connection = true, upgrade = true, expect = true,
+  ["webhook-id"] = true, ["webhook-timestamp"] = true, ["webhook-signature"] = true,
+}
+
+local function check_name(name)
+  if OURS[name:lower()] then return nil, "is not yours to set" end
+  return name
+end
+
+local HEADER_NAME = { type = "string", pattern = "^[%w!#$%%&'*+.^_`|~-]+$", expected = "the name of a header", check = check_name }
 local HEADER_VALUE = { type = "string", pattern = "^[^%c]*$", expected = "text without control characters" }
 
 -- The keys in a secret: "whsec_" and base64, several while one takes over from another.

@@ -64,6 +64,14 @@ return {
     t.equal(verdict, { verdict = "retry", reason = "POST http://127.0.0.1:1/: cannot connect: Connection refused" })
   end,
 
+  ["headers that are the host's or made for each message are refused at the start"] = function(t)
+    local headers = { ["Content-Length"] = "1", ["webhook-id"] = "x", authorization = "Bearer y" }
+    t.equal(t.settings_errors("dispatchers/webhook", { url = "http://a", headers = headers }), {
+      'headers["Content-Length"]: is not yours to set',
+      'headers["webhook-id"]: is not yours to set',
+    })
+  end,
+
   ["what cannot work is refused at the start, without showing it"] = function(t)
     t.raises("secret: expected whsec_", t.plugin, "dispatchers/webhook", { url = "http://a", secret = "hunter2" })
     t.equal(t.settings_errors("dispatchers/webhook", { headers = { ["x y"] = "hunter2", z = "hunter2\n" }, timeout = "soon" }), {
