@@ -9,7 +9,6 @@
 
 #include "base/file.h"
 #include "base/id.h"
-#include "base/log.h"
 #include "base/memory.h"
 #include "script/state.h"
 
@@ -39,11 +38,9 @@ static int print(lua_State *lua)
         luaL_addvalue(&text);
     }
     luaL_pushresult(&text);
-    struct slice message;
-    message.data = lua_tolstring(lua, -1, &message.size);
-    log_write(
-        LOG_INFO, message,
-        (const struct log_field[]){log_string("pipeline", script_name(script_of(lua))), {.name = NULL}});
+    lua_pushvalue(lua, lua_upvalueindex(2)); /* log.info, which bounds how many lines there are */
+    lua_insert(lua, -2);
+    lua_call(lua, 1, 0);
     return 0;
 }
 
@@ -266,7 +263,10 @@ void sandbox_open(lua_State *lua)
     seed_random(lua);
 
     lua_getglobal(lua, "tostring");
-    lua_pushcclosure(lua, print, 1);
+    script_open_log(lua);
+    lua_getfield(lua, -1, "info");
+    lua_remove(lua, -2);
+    lua_pushcclosure(lua, print, 2);
     lua_setglobal(lua, "print");
     lua_getglobal(lua, "load");
     lua_pushcclosure(lua, load_text, 1);
