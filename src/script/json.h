@@ -9,7 +9,8 @@
  *     true, false                  boolean
  *     null                         the light userdata NULL ("json.null"), for nil cannot be kept in a table
  *
- * A raw value is a userdata that holds JSON text. Nothing deeper than 128 levels is read or written, which is also how a table that contains itself is found.
+ * A raw value is a userdata that holds JSON text. Nothing deeper than 128 levels is read. Written are 32 levels more: what was read can be put into
+ * something larger, as a transform does. Beyond that is also where a table that contains itself ends.
  *
  * These raise only when Lua's memory runs out.
  */
@@ -22,7 +23,8 @@
 #include "base/error.h"
 #include "base/slice.h"
 
-#define SCRIPT_JSON_MAX_DEPTH 128
+#define SCRIPT_JSON_MAX_DEPTH         128 /* read */
+#define SCRIPT_JSON_MAX_WRITTEN_DEPTH 160
 
 /* Appends the value at index. False: nothing is appended, and *error names the key: "choices[2].delta: cannot be written as JSON: a function". */
 bool script_json_encode(lua_State *lua, int index, struct buffer *out, struct error *error);

@@ -22,7 +22,7 @@ struct encoder {
     int array_metatable, raw_metatable; /* stack indices */
     struct buffer *out, *keys;
     int depth;
-    struct step path[SCRIPT_JSON_MAX_DEPTH];
+    struct step path[SCRIPT_JSON_MAX_WRITTEN_DEPTH];
     struct error *error;
 };
 
@@ -208,8 +208,8 @@ static bool encode_object(struct encoder *encoder)
 
 static bool encode_table(struct encoder *encoder)
 {
-    if (encoder->depth == SCRIPT_JSON_MAX_DEPTH) {
-        return fail(encoder, "nested deeper than 128 levels, or a table that contains itself");
+    if (encoder->depth == SCRIPT_JSON_MAX_WRITTEN_DEPTH) {
+        return fail(encoder, "nested deeper than 160 levels, or a table that contains itself");
     }
     luaL_checkstack(encoder->lua, 6, NULL);
     size_t size = lua_objlen(encoder->lua, -1);

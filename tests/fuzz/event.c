@@ -38,7 +38,8 @@ static struct buffer json_of(const struct event_record *event)
 static bool has_exact_numbers(const struct event_fields *fields)
 {
     return fields->request_bytes <= MAX_EXACT_INTEGER && fields->response_bytes <= MAX_EXACT_INTEGER &&
-           fields->chunks <= MAX_EXACT_INTEGER;
+           fields->chunks <= MAX_EXACT_INTEGER && fields->duration_us / 1000 < MAX_EXACT_INTEGER &&
+           (fields->ttfb_us / 1000 < MAX_EXACT_INTEGER || fields->ttfb_us == EVENT_NO_TIME);
 }
 
 static void require_same_table(const struct event_record *event, struct slice json)

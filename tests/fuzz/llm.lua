@@ -27,7 +27,7 @@ local function check(made)
     assert(type(described) == "table", "a call is described")
     assert(type(described.complete) == "boolean" and type(described.stream) == "boolean" and type(described.output) == "table")
     local text = assert(json.encode(described))
-    assert(json.decode(text))
+    for _, value in pairs(described) do assert(json.decode(assert(json.encode(value))) ~= nil) end
     assert(assert(json.encode(llm.describe(made, options))) == text, "the same every time")
   end
 end

@@ -54,6 +54,13 @@ return {
     })
   end,
 
+  ["what is nested as deeply as can be read can still be written"] = function(t)
+    local deep = string.rep("[", 127) .. string.rep("]", 127)
+    local llm = describe(t, '{"choices":[],"x":' .. deep .. "}", { request_body = '{"stop":' .. deep .. "}" }, { response = true })
+    t.equal(#json.encode(llm.parameters.stop), #deep)
+    t.equal(type(json.encode(llm)), "string")
+  end,
+
   ["a streamed answer reads like a whole one"] = function(t)
     local llm = describe(t, pieces(delta { role = "assistant", content = "" }, delta { content = "Rai" }, delta { content = "ny." }, delta({}, "stop"),
       { id = "chatcmpl-1", object = "chat.completion.chunk", model = "gpt-4o-2024", choices = json.array {}, usage = USAGE }) .. DONE)

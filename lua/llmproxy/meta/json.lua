@@ -20,7 +20,7 @@ json.null = nil
 --- The JSON text of a value, without spaces, keys sorted.
 ---
 --- A table with the keys 1 to n is an array; an empty one is `{}` unless `json.array` marked it; any other has only strings as keys. Bytes that are not UTF-8 become U+FFFD. Metamethods are not asked.
---- What JSON cannot say is an error that names the key: functions, NaN, infinity, lists with holes, tables with lists and names mixed, more than 128 levels (so also a table that contains itself).
+--- What JSON cannot say is an error that names the key: functions, NaN, infinity, lists with holes, tables with lists and names mixed, more than 160 levels (so also a table that contains itself).
 ---@param value any
 ---@return string? text
 ---@return string? message

@@ -299,11 +299,19 @@ static void nesting_is_bounded_both_ways(void **state)
     assert_null(round_trip(fixture, (struct slice){many, 1000000}));
     free(many);
     expect_call(fixture, "local json = require 'llmproxy.json' "
-                         "local t = {} for i = 1, 127 do t = { t } end assert(json.encode(t)) "
+                         "local t = {} for i = 1, 159 do t = { t } end assert(json.encode(t)) "
                          "local text, message = json.encode { t, t } assert(text == nil and "
-                         "message:find('nested deeper than 128 levels', 1, true), message)"
+                         "message:find('nested deeper than 160 levels', 1, true), message)"
                          "local circle = {} circle.self = { circle } text, message = json.encode(circle) "
                          "assert(text == nil and message:find('contains itself', 1, true))");
+}
+
+static void the_deepest_value_that_is_read_can_be_part_of_one_that_is_written(void **state)
+{
+    expect_call(*state, "local json = require 'llmproxy.json' "
+                        "local deep = string.rep('[', 128) .. string.rep(']', 128) "
+                        "local text = assert(json.encode { a = { b = assert(json.decode(deep)) } }) "
+                        "assert(text == '{\"a\":{\"b\":' .. deep .. '}}')");
 }
 
 static void tables_are_lists_or_objects(void **state)
@@ -465,6 +473,7 @@ int main(void)
         TEST(numbers_at_the_end_are_not_read_beyond),
         TEST(doubles_are_the_nearest_and_come_back),
         TEST(nesting_is_bounded_both_ways),
+        TEST(the_deepest_value_that_is_read_can_be_part_of_one_that_is_written),
         TEST(tables_are_lists_or_objects),
         TEST(what_has_no_json_form_is_an_error_that_names_the_way),
         TEST(a_failed_encoding_leaves_the_buffer_as_it_was),
