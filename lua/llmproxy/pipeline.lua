@@ -49,7 +49,12 @@ local function apply(transforms, index, event, parts, progress)
     if next(result) ~= nil then apply(transforms, index + 1, result, parts, progress) end
     return
   end
-  for _, part in ipairs(result) do
+  local count = #result
+  for key in pairs(result) do
+    if type(key) == "number" and key > count then error("returned a list with holes; expected events", 0) end
+  end
+  for position = 1, count do
+    local part = result[position]
     progress.transform = transform.name
     if type(part) ~= "table" then error(("returned a list with a %s in it; expected events"):format(type(part)), 0) end
     if next(part) ~= nil then apply(transforms, index + 1, part, parts, progress) end

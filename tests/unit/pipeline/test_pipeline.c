@@ -99,16 +99,18 @@ static void a_transform_that_fails_drops_the_event(void **state)
                 "  e = function() while true do local _ = {} end end,\n"
                 "  f = function() local t = {} while true do pcall(function() t[#t + 1] = ('x'):rep(1048576) "
                 ".. #t end) end end,\n"
+                "  h = function() return { { id = 'x' }, nil, { id = 'y' } } end,\n"
+                "  i = function() local list = { { id = 'x' } } list[4] = { id = 'y' } return list end,\n"
                 "  g = function() local text = ('x'):rep(48 * 1048576) return { text .. '1' } end,\n"
                 "}\n"
                 "return pipeline { deliver = function(batch) record(ids(batch)) end, transforms = {\n"
                 "  function(event) return { event, { id = 'part of ' .. event.id, of = event.id } } end,\n"
                 "  function(event) return event.of and fail[event.of] and fail[event.of]() or event end } }");
-    for (const char *id = "abcdefgh"; *id != '\0'; id++)
+    for (const char *id = "abcdefghij"; *id != '\0'; id++)
         world_publish(&world, (char[]){*id, '\0'}, "");
     world_drain(&world);
-    world_assert_recorded(&world, "h,part of h\n");
-    assert_int_equal(world_metric(&world, DROPPED("transform_error")), 7);
+    world_assert_recorded(&world, "j,part of j\n");
+    assert_int_equal(world_metric(&world, DROPPED("transform_error")), 9);
     world_stop(&world);
 }
 
