@@ -21,6 +21,10 @@ local pipeline = {}
 -- How long the loop works on events before others of its thread (deliveries, timers) have a turn.
 local SLICE = 0.005
 
+-- While a batch fills, the loop sleeps until there are events for the rest of it: waking up for each costs more than the event.
+-- When the batch is due, what came meanwhile is taken yet, for no longer than this.
+local GRACE = 0.01
+
 ---@class llmproxy.pipeline.item
 ---@field entry userdata
 ---@field group llmproxy.pipeline.group
@@ -218,19 +222,19 @@ function pipeline.new(definition, host)
         slice_end = now + SLICE
       end
       local retiring = host.retiring()
-      local due = filling[1] and (now >= filling.deadline)
-      local entry = not due and not retiring and host.take()
+      local late = filling[1] and now >= filling.deadline + GRACE
+      local entry = not late and not retiring and host.take()
       if retiring then
         if deliveries.in_flight() == 0 then break end
         host.wait()
-      elseif due then
-        dispatch()
       elseif entry then
         process(entry)
+      elseif filling[1] and now >= filling.deadline then
+        dispatch()
       elseif not filling[1] and not host.draining() then
         host.wait()
       elseif filling[1] then
-        if host.draining() then dispatch() else host.wait(filling.deadline - now) end
+        if host.draining() then dispatch() else host.wait(filling.deadline - now, limits.max_events - #filling) end
       elseif deliveries.in_flight() > 0 then
         host.wait()
       else

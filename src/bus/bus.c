@@ -32,6 +32,11 @@ size_t bus_fetch(struct subscriber *subscriber, struct bus_entry *entries, size_
     return subscriber->bus->operations->fetch(subscriber, entries, max, max_bytes);
 }
 
+bool bus_await(struct subscriber *subscriber, size_t events)
+{
+    return subscriber->bus->operations->await(subscriber, events);
+}
+
 void bus_acknowledge(struct subscriber *subscriber, uint64_t sequence)
 {
     subscriber->bus->operations->acknowledge(subscriber, sequence);

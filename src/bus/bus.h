@@ -50,6 +50,8 @@ struct bus_entry {
 
 /* At most max entries, and no more when max_bytes (of event_memory) is reached (but at least one if there is any). Never waits; 0 when there is nothing: wake comes later. */
 size_t bus_fetch(struct subscriber *subscriber, struct bus_entry *entries, size_t max, size_t max_bytes);
+/* After a fetch that found nothing: wake is called when that many events can be fetched, or half of what the queue takes, and not at the first one. False: so many can be fetched already, and wake is not called. */
+bool bus_await(struct subscriber *subscriber, size_t events);
 /* Through with this one, in any order. */
 void bus_acknowledge(struct subscriber *subscriber, uint64_t sequence);
 /* Not yet fetched. Any thread. */
@@ -69,6 +71,7 @@ struct bus_operations {
     void (*close)(struct subscriber *subscriber);
     size_t (*unsubscribe)(struct subscriber *subscriber);
     size_t (*fetch)(struct subscriber *subscriber, struct bus_entry *entries, size_t max, size_t max_bytes);
+    bool (*await)(struct subscriber *subscriber, size_t events);
     void (*acknowledge)(struct subscriber *subscriber, uint64_t sequence);
     size_t (*depth)(const struct subscriber *subscriber);
     bool (*is_healthy)(struct bus *bus);

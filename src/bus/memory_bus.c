@@ -26,7 +26,8 @@ struct memory_subscriber {
     atomic_size_t count; /* changed under the mutex, read by bus_depth without */
     size_t bytes;
     uint64_t next_sequence;
-    bool idle; /* the last fetch found nothing: the next event wakes */
+    bool idle;      /* the last fetch found nothing: the next event wakes, or */
+    size_t awaited; /* the one that makes this many */
 };
 
 struct memory_bus {
@@ -60,6 +61,14 @@ static void grow(struct memory_subscriber *subscriber)
     subscriber->first = 0;
 }
 
+/* Under the mutex. Half a queue is enough in any case: what comes meanwhile needs the other half. */
+static bool is_enough(const struct memory_subscriber *subscriber, size_t events)
+{
+    size_t count = atomic_load_explicit(&subscriber->count, memory_order_relaxed);
+    return count >= events || count > subscriber->settings.max_events / 2 ||
+           subscriber->bytes > subscriber->settings.max_bytes / 2;
+}
+
 enum offer { QUEUED, TOO_MANY_EVENTS, TOO_MANY_BYTES };
 
 static enum offer enqueue(struct memory_subscriber *subscriber, struct event_record *event, bool *wake)
@@ -80,7 +89,7 @@ static enum offer enqueue(struct memory_subscriber *subscriber, struct event_rec
         atomic_store_explicit(&subscriber->count, count + 1, memory_order_relaxed);
         subscriber->bytes += memory;
     }
-    *wake = offer == QUEUED && subscriber->idle;
+    *wake = offer == QUEUED && subscriber->idle && is_enough(subscriber, subscriber->awaited);
     if (*wake)
         subscriber->idle = false;
     pthread_mutex_unlock(&subscriber->mutex);
@@ -141,6 +150,7 @@ static struct subscriber *subscribe(struct bus *bus, const struct subscriber_set
     subscriber->settings.name = xstrdup(settings->name);
     subscriber->next_sequence = 1;
     subscriber->idle = true;
+    subscriber->awaited = 1;
     pthread_mutex_init(&subscriber->mutex, NULL);
     pthread_rwlock_wrlock(&memory_bus->lock);
     subscriber->next = memory_bus->subscribers;
@@ -205,8 +215,20 @@ static size_t fetch(struct subscriber *handle, struct bus_entry *entries, size_t
     }
     atomic_store_explicit(&subscriber->count, count - fetched, memory_order_relaxed);
     subscriber->idle = count == 0;
+    subscriber->awaited = 1;
     pthread_mutex_unlock(&subscriber->mutex);
     return fetched;
+}
+
+static bool await(struct subscriber *handle, size_t events)
+{
+    struct memory_subscriber *subscriber = memory_subscriber_of(handle);
+    pthread_mutex_lock(&subscriber->mutex);
+    subscriber->idle = !is_enough(subscriber, events);
+    subscriber->awaited = events;
+    bool waits = subscriber->idle;
+    pthread_mutex_unlock(&subscriber->mutex);
+    return waits;
 }
 
 /* What was fetched is not here any more. */
@@ -246,6 +268,7 @@ struct bus *memory_bus_new(void)
         .close = close_subscriber,
         .unsubscribe = unsubscribe,
         .fetch = fetch,
+        .await = await,
         .acknowledge = acknowledge,
         .depth = depth,
         .is_healthy = is_healthy,

@@ -125,7 +125,8 @@ static int wait_for_events(lua_State *lua)
 {
     struct host *host = host_of(lua);
     double seconds = luaL_optnumber(lua, 1, MAX_WAIT_SECONDS);
-    if (host->woken) {
+    lua_Integer events = luaL_optinteger(lua, 2, 1);
+    if (host->woken || (events > 1 && !bus_await(host->subscriber, (size_t)events))) {
         host->woken = false;
         return 0;
     }

@@ -2,7 +2,7 @@
  * host: what the pipeline's loop in Lua (llmproxy.pipeline) asks of C: the next event, waiting, encoding, counting. No plugin sees it.
  *
  *     host.take()                the next event as an entry, or nil when there is none now
- *     host.wait(seconds)         waits until there may be one, host.wake() was called, draining began, or (if given) the time is over. One task at a time
+ *     host.wait(seconds, events) waits until there may be one, or (if given) that many or half a queue of them, host.wake() was called, draining began, or (if given) the time is over. One task at a time
  *     host.wake()                ends a wait, or the next one
  *     host.draining()            whether no more events come
  *     host.retiring()            whether a successor is waiting: nothing is to be begun, what is not delivered is left to it

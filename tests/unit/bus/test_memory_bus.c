@@ -234,6 +234,37 @@ static void unsubscribing_releases_and_counts_what_was_not_fetched(void **state)
     publish(1);
 }
 
+static void whoever_awaits_several_is_woken_when_they_are_there(void **state)
+{
+    (void)state;
+    atomic_int wakes = 0;
+    struct subscriber_settings settings = {
+        .name = "s", .max_events = 20, .max_bytes = SIZE_MAX, .wake = count_wake, .wake_argument = &wakes};
+    struct error error;
+    struct subscriber *subscriber = bus_subscribe(bus, &settings, &error);
+    assert_true(bus_await(subscriber, 3));
+    publish(0);
+    publish(1);
+    assert_int_equal(wakes, 0);
+    publish(2);
+    publish(3);
+    assert_int_equal(wakes, 1);
+    assert_false(bus_await(subscriber, 4));
+    publish(4);
+    assert_int_equal(wakes, 1);
+    assert_gets(subscriber, 0, 5);
+    publish(0); /* a fetch that found nothing waits for one again */
+    assert_int_equal(wakes, 2);
+    assert_gets(subscriber, 0, 1);
+    assert_true(bus_await(subscriber, 1000));
+    for (int i = 0; i < 10; i++)
+        publish(i);
+    assert_int_equal(wakes, 2);
+    publish(10); /* more than half of the queue */
+    assert_int_equal(wakes, 3);
+    assert_int_equal(bus_unsubscribe(subscriber), 11);
+}
+
 static void a_renewed_subscriber_keeps_its_queue_and_has_the_new_limits_and_wake(void **state)
 {
     (void)state;
@@ -470,6 +501,7 @@ int main(void)
         BUS_TEST(a_fetch_stops_at_its_bytes_but_gives_at_least_one),
         BUS_TEST(a_burst_wakes_once_and_only_after_a_fetch_found_nothing),
         BUS_TEST(unsubscribing_releases_and_counts_what_was_not_fetched),
+        BUS_TEST(whoever_awaits_several_is_woken_when_they_are_there),
         BUS_TEST(a_renewed_subscriber_keeps_its_queue_and_has_the_new_limits_and_wake),
         BUS_TEST(a_closed_subscriber_gets_nothing_more_but_what_is_queued),
         BUS_TEST(done_tells_whether_everybody_got_it),
