@@ -7,7 +7,8 @@
 --
 -- Nothing is taken while all deliveries are busy and a batch is full: what comes waits in the subscriber's queue, which is bounded.
 --
--- When a successor waits for its turn nothing is begun any more. Deliveries that run come to their end; items that are not settled by then are left to it as they are: what transforms made of them is kept.
+-- When a successor waits for its turn nothing is begun any more.
+-- Deliveries that run come to their end; items that are not settled by then are left to it as they are: what transforms made of them is kept.
 --
 -- Runaway code is stopped by an error that no pcall stops, so a task can end at any line of a plugin; it is then begun anew. Hence what a task works on is kept outside of it.
 local delivery = require "llmproxy.pipeline.delivery"
