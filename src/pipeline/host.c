@@ -69,9 +69,10 @@ static int take(lua_State *lua)
     lua_pushlightuserdata(lua, (void *)&entry_key);
     lua_rawget(lua, LUA_REGISTRYINDEX);
     lua_setmetatable(lua, -2);
-    struct legacy *legacy = host->first_legacy;
+    struct legacy *legacy = host->legacy;
     if (legacy != NULL) {
-        host->first_legacy = legacy->next;
+        host->legacy = legacy->next;
+        legacy->next = NULL;
         entry->legacy = legacy;
         entry->sequence = legacy->sequence;
         memcpy(entry->id, legacy->id, sizeof entry->id);
@@ -339,13 +340,15 @@ static int entry_encode(lua_State *lua)
     return push_line(lua, out);
 }
 
-static void free_legacy(struct legacy *legacy)
+static void free_legacies(struct legacy *legacy)
 {
-    if (legacy == NULL)
-        return;
-    free(legacy->reason);
-    buffer_free(&legacy->lines);
-    free(legacy);
+    while (legacy != NULL) {
+        struct legacy *next = legacy->next;
+        free(legacy->reason);
+        buffer_free(&legacy->lines);
+        free(legacy);
+        legacy = next;
+    }
 }
 
 static int entry_release(lua_State *lua)
@@ -353,7 +356,7 @@ static int entry_release(lua_State *lua)
     struct entry *entry = entry_of(lua);
     event_record_release(entry->event);
     entry->event = NULL;
-    free_legacy(entry->legacy);
+    free_legacies(entry->legacy);
     entry->legacy = NULL;
     return 0;
 }
@@ -369,11 +372,8 @@ static int entry_leave(lua_State *lua)
         left->sequence = entry->sequence;
         memcpy(left->id, entry->id, sizeof left->id);
         left->reason = reason != NULL ? xstrdup(reason) : NULL;
-        if (host->first_legacy == NULL)
-            host->first_legacy = left;
-        else
-            host->last_legacy->next = left;
-        host->last_legacy = left;
+        *host->left_end = left;
+        host->left_end = &left->next;
         entry->left = left;
         entry->settled = true;
     }
@@ -464,16 +464,18 @@ int host_push(lua_State *lua)
 void host_setup(struct host *host)
 {
     loop_timer_init(&host->timer, host->loop, end_wait, host);
+    host->left_end = &host->left;
 }
 
 void host_bequeath(struct host *host, struct host *successor)
 {
+    assert(successor->legacy == NULL);
+    *host->left_end = host->legacy;
+    successor->legacy = host->left;
+    host->left = host->legacy = NULL;
     size_t count = 0;
-    for (const struct legacy *legacy = host->first_legacy; legacy != NULL; legacy = legacy->next)
+    for (const struct legacy *legacy = successor->legacy; legacy != NULL; legacy = legacy->next)
         count++;
-    assert(successor->first_legacy == NULL);
-    successor->first_legacy = host->first_legacy;
-    host->first_legacy = NULL;
     atomic_fetch_sub_explicit(&host->in_hand, count, memory_order_relaxed);
     atomic_fetch_add_explicit(&successor->in_hand, count, memory_order_relaxed);
 }
@@ -481,6 +483,8 @@ void host_bequeath(struct host *host, struct host *successor)
 void host_release(struct host *host)
 {
     loop_timer_release(&host->timer);
+    free_legacies(host->left);
+    free_legacies(host->legacy);
     event_view_free(&host->view);
     event_scratch_free(&host->scratch);
     buffer_free(&host->out);

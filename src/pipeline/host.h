@@ -52,7 +52,8 @@ struct host {
     struct script_wait *waiting;
     struct loop_timer timer;
     bool woken;
-    struct legacy *first_legacy, *last_legacy; /* of the predecessor, then for the successor; in hand */
+    struct legacy *legacy;           /* of the predecessor, not yet taken; in hand */
+    struct legacy *left, **left_end; /* for the successor; in hand */
     struct error noted, failure;
     struct log_limit failure_log;
     struct event_view view;
@@ -62,7 +63,7 @@ struct host {
 
 /* The fields above "private" are set. */
 void host_setup(struct host *host);
-/* After the script was freed. */
+/* After the script was freed and its thread has ended. */
 void host_release(struct host *host);
 /* Pushes the table of functions; raises only when Lua's memory runs out. argument of lua_cpcall: the host. */
 int host_push(lua_State *lua);

@@ -180,8 +180,6 @@ static void *run(void *argument)
     if (loaded)
         loop_run(pipeline->loop);
     script_free(pipeline->host.script);
-    loop_timer_release(&pipeline->close_timer);
-    host_release(&pipeline->host);
     return NULL;
 }
 
@@ -304,6 +302,8 @@ static void start_thread(struct pipeline *pipeline)
 /* The thread has ended and nobody publishes to it. */
 static void release(struct pipeline *pipeline)
 {
+    loop_timer_release(&pipeline->close_timer);
+    host_release(&pipeline->host);
     loop_free(pipeline->loop);
     pthread_mutex_destroy(&pipeline->mutex);
     pthread_cond_destroy(&pipeline->loaded);

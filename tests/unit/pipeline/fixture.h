@@ -3,7 +3,7 @@
  *
  *     pipeline { transforms = { function(event) … end }, deliver = function(batch) … end, batch = { … }, concurrency = 1, retry = { … }, close = … }
  *
- * with what is left out being quick and small. It may call record(text), which appends to what the test sees. verdict and time are the modules.
+ * with what is left out being quick and small. It may call record(text), which appends to what the test sees, and hold(), which waits until the test sets world.released. verdict and time are the modules.
  */
 #ifndef PIPELINE_FIXTURE_H
 #define PIPELINE_FIXTURE_H
@@ -13,6 +13,7 @@
 #include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -29,7 +30,7 @@
 #include "pipeline/pipeline.h"
 
 static const char prelude[] =
-    "local record = ...\n"
+    "local record, released = ...\n"
     "local verdict, time = require 'llmproxy.verdict', require 'llmproxy.time'\n"
     "local function pipeline(given)\n"
     "  local transforms = {}\n"
@@ -48,7 +49,8 @@ static const char prelude[] =
     "  for index, event in ipairs(batch.events) do list[index] = event.id end\n"
     "  return table.concat(list, ',')\n"
     "end\n"
-    "local _ = record, verdict, time, pipeline, ids\n";
+    "local function hold() repeat time.sleep(0.001) until released() end\n"
+    "local _ = record, verdict, time, pipeline, ids, hold\n";
 
 struct world {
     struct metrics *metrics;
@@ -58,6 +60,7 @@ struct world {
     const char *definition;
     size_t buffer_events;
     double watchdog_seconds;
+    atomic_bool released;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     struct buffer recorded;
@@ -77,6 +80,13 @@ static inline int world_record(lua_State *lua)
     return 0;
 }
 
+static inline int world_released(lua_State *lua)
+{
+    struct world *world = lua_touserdata(lua, lua_upvalueindex(1));
+    lua_pushboolean(lua, world->released);
+    return 1;
+}
+
 static inline bool world_load(void *argument, lua_State *lua, size_t index, struct error *error)
 {
     struct world *world = argument;
@@ -87,7 +97,9 @@ static inline bool world_load(void *argument, lua_State *lua, size_t index, stru
     if (status == 0) {
         lua_pushlightuserdata(lua, world);
         lua_pushcclosure(lua, world_record, 1);
-        status = lua_pcall(lua, 1, 1, 0);
+        lua_pushlightuserdata(lua, world);
+        lua_pushcclosure(lua, world_released, 1);
+        status = lua_pcall(lua, 2, 1, 0);
     }
     if (status != 0) {
         error_set(error, "%s", lua_tostring(lua, -1));

@@ -18,7 +18,6 @@ static void end_predecessor(struct world *world)
     world_assert_invariant(world);
     assert_int_equal(pipeline_free(world->predecessor), 0);
     world->predecessor = NULL;
-    world_assert_invariant(world);
 }
 
 static void what_is_queued_and_what_comes_is_the_successors(void **state)
@@ -29,7 +28,7 @@ static void what_is_queued_and_what_comes_is_the_successors(void **state)
         &world,
         "return pipeline { batch = { max_events = 1 }, transforms = { function(event) record('took ' .. "
         "event.id) return event end },\n"
-        "  deliver = function(batch) record('old ' .. ids(batch)) time.sleep(0.05) record('done') end, "
+        "  deliver = function(batch) record('old ' .. ids(batch)) hold() record('done') end, "
         "close = function() record('closed') end }");
     world_publish(&world, "a", "");
     world_wait_for(&world, "old a");
@@ -45,6 +44,7 @@ static void what_is_queued_and_what_comes_is_the_successors(void **state)
         world_publish(&world, (char[]){*id, '\0'}, "");
     world_assert_invariant(&world);
     assert_int_equal(world_metric(&world, "llm_proxy_bus_depth{subscriber=\"test\"}"), 5);
+    world.released = true;
     end_predecessor(&world);
     world_drain(&world);
     /* b was transformed already. */
@@ -169,13 +169,65 @@ static void one_that_has_not_begun_is_replaced_at_once(void **state)
     world_stop(&world);
 }
 
+#define THREE_THAT_FAIL                                                                                      \
+    "return pipeline { concurrency = 3, batch = { max_events = 1 }, retry = { min_delay = 3600, max_delay "  \
+    "= 3600 },\n"                                                                                            \
+    "  deliver = function(batch) record('tried ' .. ids(batch)) return false end }"
+
+/* Takes a and b, and leaves c where it is. */
+#define ONE_THAT_HOLDS                                                                                       \
+    "return pipeline { batch = { max_events = 1 }, deliver = function(batch) record('held ' .. ids(batch)) " \
+    "hold() return false end }"
+
+static void start_three(struct world *world)
+{
+    world_start(world, THREE_THAT_FAIL);
+    for (const char *id = "abc"; *id != '\0'; id++) {
+        char *tried = xprintf("tried %c", *id);
+        world_publish(world, (char[]){*id, '\0'}, "");
+        world_wait_for(world, tried);
+        free(tried);
+    }
+}
+
+static void what_is_left_is_left_again_in_order(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    start_three(&world);
+    succeed(&world, ONE_THAT_HOLDS);
+    assert_true(pipeline_succeed(world.pipeline, world.predecessor, world_on_drained, &world));
+    end_predecessor(&world);
+    world_publish(&world, "d", "");
+    world_wait_for(&world, "held a");
+    succeed(&world, "return pipeline { deliver = function(batch) record(ids(batch)) end }");
+    assert_true(pipeline_succeed(world.pipeline, world.predecessor, world_on_drained, &world));
+    world.released = true;
+    end_predecessor(&world);
+    world_drain(&world);
+    world_assert_recorded(&world, "tried a\ntried b\ntried c\nheld a\na,b,c,d\n");
+    assert_int_equal(world_metric(&world, EVENTS("delivered")), 4);
+    world_stop(&world);
+}
+
+static void what_is_left_to_one_that_is_stopped_is_lost_and_counted(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    start_three(&world);
+    succeed(&world, ONE_THAT_HOLDS);
+    assert_true(pipeline_succeed(world.pipeline, world.predecessor, world_on_drained, &world));
+    end_predecessor(&world);
+    world_wait_for(&world, "held a");
+    assert_int_equal(world_stop(&world), 3);
+}
+
 /* An end of the process while a successor waits. */
 static void a_successor_that_is_drained_before_it_began_delivers_everything(void **state)
 {
     (void)state;
     struct world world = {0};
-    world_start(&world,
-                "return pipeline { deliver = function() record('tried') time.sleep(0.02) return false end }");
+    world_start(&world, "return pipeline { deliver = function() record('tried') hold() return false end }");
     world_publish(&world, "a", "");
     world_wait_for(&world, "tried");
     succeed(&world, "return pipeline { deliver = function(batch) record(ids(batch)) end }");
@@ -184,6 +236,7 @@ static void a_successor_that_is_drained_before_it_began_delivers_everything(void
     sem_t all;
     sem_init(&all, 0, 0);
     pipeline_drain(world.pipeline, (void (*)(void *))(void (*)(void))sem_post, &all);
+    world.released = true;
     end_predecessor(&world);
     assert_int_equal(sem_wait(&all), 0);
     sem_destroy(&all);
@@ -239,6 +292,8 @@ int main(void)
         cmocka_unit_test(an_event_of_which_parts_are_settled_keeps_its_outcome),
         cmocka_unit_test(a_predecessor_that_hangs_can_be_freed),
         cmocka_unit_test(one_that_has_not_begun_is_replaced_at_once),
+        cmocka_unit_test(what_is_left_is_left_again_in_order),
+        cmocka_unit_test(what_is_left_to_one_that_is_stopped_is_lost_and_counted),
         cmocka_unit_test(a_successor_that_is_drained_before_it_began_delivers_everything),
         cmocka_unit_test(generations_that_follow_each_other_under_load_deliver_everything_once),
     };
