@@ -9,6 +9,7 @@
 
 #define MAX_DECODED       65536
 #define MAX_EXACT_INTEGER (UINT64_C(1) << 53)
+#define MAX_TIME_US       UINT64_C(1000000000000000000)
 
 static struct buffer stored_form(const struct event_record *event)
 {
@@ -34,12 +35,12 @@ static struct buffer json_of(const struct event_record *event)
     return json;
 }
 
-/* Lua has doubles only. */
-static bool has_exact_numbers(const struct event_fields *fields)
+/* Lua has doubles only; and beyond 10^15 milliseconds the two ways to JSON choose different words for the same number. */
+static bool has_possible_numbers(const struct event_fields *fields)
 {
     return fields->request_bytes <= MAX_EXACT_INTEGER && fields->response_bytes <= MAX_EXACT_INTEGER &&
-           fields->chunks <= MAX_EXACT_INTEGER && fields->duration_us / 1000 < MAX_EXACT_INTEGER &&
-           (fields->ttfb_us / 1000 < MAX_EXACT_INTEGER || fields->ttfb_us == EVENT_NO_TIME);
+           fields->chunks <= MAX_EXACT_INTEGER && fields->duration_us <= MAX_TIME_US &&
+           (fields->ttfb_us <= MAX_TIME_US || fields->ttfb_us == EVENT_NO_TIME);
 }
 
 static void require_same_table(const struct event_record *event, struct slice json)
@@ -89,7 +90,7 @@ static void check_event(const struct event_record *event, struct slice stored)
     struct error error;
     struct buffer same = stored_form(event), json = json_of(event);
     REQUIRE(slice_equal(buffer_slice(&same), stored));
-    if (has_exact_numbers(event_get(event)))
+    if (has_possible_numbers(event_get(event)))
         require_same_table(event, buffer_slice(&json));
 
     struct event_record *again = build_again(event);
