@@ -15,12 +15,6 @@
 #include "base/memory.h"
 #include "script/state.h"
 
-/* The collector rests until the memory in use has grown to this share of what the last cycle left, in percent. Garbage counts against the limit, and Lua does not collect when an allocation fails: so earlier than
- * by default, except where little of the limit is used. There a cycle is dear, it costs what is alive, and wins little. */
-#define GC_PAUSE       150
-#define GC_PAUSE_ROOMY 400
-#define ROOMY_SHARE    16 /* of the limit: one in so many */
-
 /* What is left for C functions that Lua calls at the greatest depth. */
 #define STACK_RESERVE_BYTES (256u << 10)
 
@@ -110,7 +104,8 @@ static int set_up(lua_State *lua)
     struct script *script = lua_touserdata(lua, 1);
     lua_pushcfunction(lua, describe_error);
     script->describe_error = luaL_ref(lua, LUA_REGISTRYINDEX);
-    lua_gc(lua, LUA_GCSETPAUSE, GC_PAUSE);
+    /* Garbage counts against the limit too, and Lua does not collect when an allocation fails: collect earlier than by default. */
+    lua_gc(lua, LUA_GCSETPAUSE, 150);
     sandbox_open(lua);
     return 0;
 }
@@ -225,8 +220,6 @@ void script_relieve(struct script *script)
         script->memory_refused = false;
         lua_gc(script->lua, LUA_GCCOLLECT, 0);
     }
-    bool roomy = script->memory_limit == 0 || script->memory_used < script->memory_limit / ROOMY_SHARE;
-    lua_gc(script->lua, LUA_GCSETPAUSE, roomy ? GC_PAUSE_ROOMY : GC_PAUSE);
 }
 
 void script_reopen_files(struct script *script)

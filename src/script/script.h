@@ -69,7 +69,7 @@ bool script_can_wait(lua_State *lua);
 /* Bytes the state holds now. */
 size_t script_memory(const struct script *script);
 /* Lua does not collect garbage before it refuses an allocation: collects it when one was refused since the last call. For between two pieces of work: what code that failed, or a pcall in it, left behind is
- * gone before the next begins. Also tells the collector how much room there is. */
+ * gone before the next begins. */
 void script_relieve(struct script *script);
 /* SIGHUP: files opened by llmproxy.file are opened anew before the next write. */
 void script_reopen_files(struct script *script);
