@@ -4,7 +4,9 @@ import json
 import os
 import signal
 
-from support.proxy import get
+from support.lua import Lua
+from support.proxy import BINARY, get
+from support.sink import Sink
 from support.waiting import wait_until
 from support.wire import Wire
 
@@ -192,3 +194,139 @@ def test_sighup_under_load_loses_nothing(proxy, upstream):
         done.wait(0.1)
     assert not failures
     wait_until(lambda: proxy.metrics().value("llm_proxy_events_total", result="delivered") == 800, lambda: f"all are delivered: {proxy.metrics().text}")
+
+
+def reloads(proxy, level="configuration reloaded"):
+    return proxy.stderr.count(level)
+
+
+def reload_and_wait(proxy, changes=None, file=None):
+    before = reloads(proxy)
+    proxy.reload(changes, file)
+    wait_until(lambda: reloads(proxy) > before, lambda: f"the reload: {proxy.stderr}")
+
+
+def test_sighup_applies_a_changed_function_and_a_changed_plugin_file(start_proxy, tmp_path):
+    (tmp_path / "plugins/transforms").mkdir(parents=True)
+    (tmp_path / "plugins/lib").mkdir()
+    plugin, library, file = tmp_path / "plugins/transforms/mark.lua", tmp_path / "plugins/lib/words.lua", tmp_path / "marked.jsonl"
+    plugin.write_text('local words = require "words"\n'
+                      'return { kind = "transform", api = 1, summary = "Marks.", new = function() return function(event) event.word = words.word return event end end }')
+
+    def configuration(inline):
+        function = Lua(f"function(event) event.inline = {inline} return event end")
+        return {"plugin_path": [str(tmp_path / "plugins")],
+                "observability": {"pipelines": [{"name": "marked", "transforms": ["mark", function], "dispatcher": {1: "file", "path": str(file)}}]}}
+
+    library.write_text('return { word = "one" }')
+    proxy = start_proxy(configuration(1))
+    proxy.exchange("GET", "/v1/models")
+    proxy.wait_events(1, file)
+    reload_and_wait(proxy, configuration(2))
+    proxy.exchange("GET", "/v1/models")
+    proxy.wait_events(2, file)
+    library.write_text('return { word = "two" }')
+    reload_and_wait(proxy, configuration(2))
+    proxy.exchange("GET", "/v1/models")
+    assert [(event["word"], event["inline"]) for event in proxy.wait_events(3, file)] == [("one", 1), ("one", 2), ("two", 2)]
+    library.write_text("return {")
+    proxy.signal(signal.SIGHUP)
+    wait_until(lambda: reloads(proxy, "configuration not reloaded"), "the fault is said")
+    proxy.exchange("GET", "/v1/models")
+    assert proxy.wait_events(4, file)[3]["word"] == "two"
+
+
+def test_sighup_adds_and_removes_pipelines_and_turns_observability_off_and_on(start_proxy, tmp_path):
+    files = {name: tmp_path / f"{name}.jsonl" for name in "ab"}
+
+    def configuration(*names, **more):
+        return {"observability": {"pipelines": [{"name": name, "dispatcher": {1: "file", "path": str(files[name])}} for name in names], **more}}
+
+    proxy = start_proxy(configuration("a"))
+    for changes in (configuration("a", "b"), configuration("b"), configuration("b", enabled=False), configuration("a", "b"), configuration("a", "b", buffer_size=500)):
+        proxy.exchange("GET", "/v1/models")
+        reload_and_wait(proxy, changes)
+    proxy.exchange("GET", "/v1/models")
+    # a, ab, b, -, ab, ab
+    proxy.wait_events(4, files["a"])
+    proxy.wait_events(4, files["b"])
+    metrics = proxy.metrics()
+    assert [metrics.value("llm_proxy_events_received_total", pipeline=name) for name in "ab"] == [4, 4]
+    assert not metrics.value("llm_proxy_events_total", result="dropped")
+
+
+def test_sighup_moves_what_waits_to_the_new_destination(start_proxy):
+    """The old one is down, or hangs."""
+    for answers, hang in (((500, 500, 500), False), ((), True)):
+        with Sink(answers) as old, Sink() as new:
+            if hang:
+                old.hold.clear()
+
+            def configuration(url):
+                return {"shutdown_timeout": 3, "observability": {"pipelines": [
+                    {"name": "hook", "concurrency": 1, "batch": {"max_events": 5, "max_wait": 0.05}, "retry": {"min_delay": 600, "max_delay": 600},
+                     "dispatcher": {1: "webhook", "url": url}}]}}
+
+            proxy = start_proxy(configuration(old.url))
+            with proxy.wire() as wire:
+                for number in range(40):
+                    wire.exchange("GET", f"/v1/models?n={number}")
+                wait_until(lambda: old.requests, "a try")
+                reload_and_wait(proxy, configuration(new.url))
+                for number in range(40, 50):
+                    wire.exchange("GET", f"/v1/models?n={number}")
+            wait_until(lambda: len(new.events()) >= 50, lambda: f"all events at the new destination, have {len(new.events())}")
+            assert [event["query"] for event in new.events()] == [f"n={number}" for number in range(50)]
+            wait_until(lambda: proxy.metrics().value("llm_proxy_events_total", result="delivered") == 50, "all are counted")
+            assert not proxy.metrics().value("llm_proxy_events_total", result="dropped")
+
+
+def test_removed_pipeline_whose_destination_is_down_ends_with_shutdown_timeout(start_proxy):
+    with Sink([500] * 1000) as sink:
+        proxy = start_proxy({"shutdown_timeout": 1, "observability": {"pipelines": [{"name": "hook", "dispatcher": {1: "webhook", "url": sink.url}}]}})
+        proxy.exchange("GET", "/v1/models")
+        wait_until(lambda: sink.requests, "a try")
+        reload_and_wait(proxy, {"shutdown_timeout": 1})
+        proxy.exchange("GET", "/v1/models")
+        wait_until(lambda: proxy.metrics().value("llm_proxy_events_dropped_total", pipeline="hook", reason="shutdown") == 1, "the event is counted")
+        assert proxy.metrics().value("llm_proxy_events_waiting", pipeline="hook") == 0
+        proxy.wait_events(1)
+
+
+def test_sigterm_during_a_reload_loses_nothing(start_proxy):
+    with Sink() as sink:
+        sink.hold.clear()
+        changes = {"observability": {"pipelines": [{"name": "hook", "concurrency": 1, "batch": {"max_events": 2, "max_wait": 0.05}, "dispatcher": {1: "webhook", "url": sink.url}}]}}
+        proxy = start_proxy(changes)
+        with proxy.wire() as wire:
+            for number in range(9):
+                wire.exchange("GET", f"/v1/models?n={number}")
+            wait_until(lambda: sink.requests, "a delivery")
+            for _ in range(3):
+                reload_and_wait(proxy, changes)
+            wire.exchange("GET", "/v1/models?n=9")
+        proxy.signal(signal.SIGTERM)
+        wait_until(lambda: "stopping" in proxy.stderr, "the end begins")
+        sink.hold.set()
+        assert proxy.wait_exit() == 0
+        assert [event["query"] for event in sink.events()] == [f"n={number}" for number in range(10)]
+
+
+def test_lowered_max_connections_are_said_once(start_proxy, tmp_path):
+    limited = tmp_path / "limited"
+    limited.write_text(f'#!/bin/sh\nulimit -n 500\nexec {BINARY} "$@"\n')
+    limited.chmod(0o700)
+    proxy = start_proxy({"limits": {"max_connections": 1000}}, binary=limited)
+    for _ in range(3):
+        reload_and_wait(proxy, {"limits": {"max_connections": 1000}})
+    assert proxy.stderr.count("max_connections is lowered") == 1
+    reload_and_wait(proxy, {"limits": {"max_connections": 2000}})
+    assert proxy.stderr.count("max_connections is lowered") == 2
+
+
+def test_unix_socket_file_is_gone_after_the_end(start_proxy, tmp_path):
+    path = tmp_path / "proxy.sock"
+    proxy = start_proxy({"listen": [f"unix:{path}"]})
+    assert path.exists()
+    assert proxy.stop() == 0
+    assert not path.exists()
