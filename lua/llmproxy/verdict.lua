@@ -8,16 +8,32 @@
 --     reject   these events can never be delivered: to the dead letters
 --     pause    address or credentials are wrong, the events are not: keep everything, say so, probe slowly
 --     partial  retry: indexes of batch.events to try again; reject: reasons by index; the others are delivered
+--
+-- A wrong word here would count events as delivered that are not: what is unknown or of the wrong kind raises.
 local time = require "llmproxy.time"
+local words = require "llmproxy.settings.words"
 
 local verdict = {}
 
 -- The longest wait that a destination can ask for: what it said last week need not be true any more.
 local LONGEST_WAIT = 86400
 
-local function expect(value, kind, what)
-  if value ~= nil and type(value) ~= kind then error(("%s: expected a %s, got a %s"):format(what, kind, type(value)), 3) end
+local function expect(value, kind, what, level)
+  if value ~= nil and type(value) ~= kind then error(("%s: expected a %s, got a %s"):format(what, kind, type(value)), level or 3) end
   return value
+end
+
+local RETRY_OPTIONS = { after = "number", reason = "string" }
+local PARTIAL_OPTIONS = { retry = "table", reject = "table", after = "number", reason = "string" }
+
+-- The options as they are, or {}.
+local function checked(options, known, what)
+  options = expect(options, "table", what, 4) or {}
+  for key, value in pairs(options) do
+    if not known[key] then error(("%s: unknown key '%s'%s"):format(what, tostring(key), words.hint(key, words.sorted_keys(known))), 3) end
+    expect(value, known[key], what .. ": " .. key, 4)
+  end
+  return options
 end
 
 ---@class llmproxy.verdict
@@ -37,8 +53,8 @@ end
 ---@param options? { after?: number, reason?: string } after: seconds to wait at least
 ---@return llmproxy.verdict
 function verdict.retry(options)
-  options = expect(options, "table", "verdict.retry") or {}
-  return { verdict = "retry", after = expect(options.after, "number", "verdict.retry: after"), reason = expect(options.reason, "string", "verdict.retry: reason") }
+  options = checked(options, RETRY_OPTIONS, "verdict.retry")
+  return { verdict = "retry", after = options.after, reason = options.reason }
 end
 
 --- Never: these events go to the dead letters.
@@ -66,14 +82,17 @@ end
 ---@param options { retry?: integer[], reject?: table<integer, string>, after?: number, reason?: string }
 ---@return llmproxy.verdict
 function verdict.partial(options)
-  options = expect(options, "table", "verdict.partial") or {}
-  return {
-    verdict = "partial",
-    retry = expect(options.retry, "table", "verdict.partial: retry") or {},
-    reject = expect(options.reject, "table", "verdict.partial: reject") or {},
-    after = expect(options.after, "number", "verdict.partial: after"),
-    reason = expect(options.reason, "string", "verdict.partial: reason"),
-  }
+  options = checked(options, PARTIAL_OPTIONS, "verdict.partial")
+  local retry, reject = options.retry or {}, options.reject or {}
+  for position, index in pairs(retry) do
+    if type(position) ~= "number" then error(("verdict.partial: retry: expected a list of indexes, got the key '%s'"):format(tostring(position)), 2) end
+    if type(index) ~= "number" then error(("verdict.partial: retry: expected indexes, got a %s"):format(type(index)), 2) end
+  end
+  for index, reason in pairs(reject) do
+    if type(index) ~= "number" then error(("verdict.partial: reject: expected indexes as keys, got '%s'"):format(tostring(index)), 2) end
+    if type(reason) ~= "string" then error(("verdict.partial: reject[%d]: expected a reason, a string, got a %s"):format(index, type(reason)), 2) end
+  end
+  return { verdict = "partial", retry = retry, reject = reject, after = options.after, reason = options.reason }
 end
 
 -- Seconds that Retry-After asks for.

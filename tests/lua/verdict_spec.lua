@@ -20,6 +20,27 @@ return {
     t.raises("verdict.retry: after: expected a number, got a string", verdict.retry, { after = "soon" })
     t.raises("verdict.reject: expected a string, got a table", verdict.reject, {})
     t.raises("verdict.partial: retry: expected a table, got a number", verdict.partial, { retry = 1 })
+    t.raises("verdict.partial: retry: expected indexes, got a string", verdict.partial, { retry = { "1" } })
+    t.raises("verdict.partial: retry: expected a list of indexes, got the key 'first'", verdict.partial, { retry = { first = 1 } })
+    t.raises("verdict.partial: reject: expected indexes as keys, got 'second'", verdict.partial, { reject = { second = "bad" } })
+    t.raises("verdict.partial: reject[2]: expected a reason, a string, got a boolean", verdict.partial, { reject = { [2] = true } })
+  end,
+
+  ["an option that is unknown is told, with the one that was meant"] = function(t)
+    t.raises("verdict.partial: unknown key 'rety', did you mean 'retry'?", verdict.partial, { rety = { 1 } })
+    t.raises("verdict.retry: unknown key 'aftr', did you mean 'after'?", verdict.retry, { aftr = 1 })
+    t.raises("verdict.retry: unknown key '1'", verdict.retry, { 30 })
+  end,
+
+  ["a mistake in a verdict is told at the line that made it"] = function(t)
+    for _, call in ipairs {
+      function() local made = verdict.retry(3) return made end, function() local made = verdict.retry { after = "x" } return made end,
+      function() local made = verdict.retry { aftr = 1 } return made end, function() local made = verdict.reject(3) return made end,
+      function() local made = verdict.partial { retry = { "x" } } return made end,
+    } do
+      local _, message = pcall(call)
+      t.ok(message:find("verdict_spec.lua:%d+: verdict%."), message)
+    end
   end,
 
   ["what worked is ok"] = function(t)
