@@ -21,7 +21,7 @@ fuzz() {
     mkdir -p "$corpus" "$found"
     [ ! -f "$build/tests/fuzz/seeds/$name.dict" ] || dictionary=(-dict="$build/tests/fuzz/seeds/$name.dict")
     case $name in event | json | sse | llm) leaks=0 ;; esac # Lua frees when it likes: each input would be searched for leaks, which takes longer than all else
-    if "$build/fuzz/fuzz_$name" -detect_leaks=$leaks -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+    if "$build/fuzz/fuzz_$name" -detect_leaks=$leaks -max_total_time="$seconds" -max_len=4096 -timeout=30 -report_slow_units=30 -rss_limit_mb=2048 -print_final_stats=1 \
         "${dictionary[@]}" -artifact_prefix="$found/" "$corpus" "$build/tests/fuzz/seeds/$name" "$found" >"$log" 2>&1; then
         echo "$name: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs, nothing found"
     else
