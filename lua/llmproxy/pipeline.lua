@@ -126,7 +126,7 @@ function pipeline.new(definition, host)
 
   -- Makes an item of a part and adds it. One that cannot be written is dropped alone.
   local function add_part(group, event)
-    local fine, line, bytes = pcall(encode, group.entry, event)
+    local fine, line, bytes = host.forget(pcall(encode, group.entry, event))
     if not fine then line, bytes = nil, line end
     if line then
       add { entry = group.entry, group = group, event = event, line = line, bytes = bytes }
@@ -194,7 +194,11 @@ function pipeline.new(definition, host)
   local function recover()
     local entry = progress.entry
     progress.entry = nil
-    if not entry then return time.sleep(1) end
+    if not entry then
+      local why = host.failure()
+      time.sleep(1)
+      return report("error", "stopped", "the pipeline's loop was stopped by an error and goes on", { error = reports.text(why) })
+    end
     entry:settle("dropped", "transform_error")
     drop_report("transform_error", entry:id(), host.failure(), progress.transform)
   end
@@ -202,6 +206,7 @@ function pipeline.new(definition, host)
   local function close(_, failed)
     if closing and not failed then return end
     closing = true
+    if failed then report("error", "close", "the dispatcher's close was stopped by an error", { dispatcher = definition.dispatcher.name, error = reports.text(host.failure()) }) end
     if host.retiring() then
       deliveries.each_open(leave)
       leave(filling)

@@ -42,6 +42,12 @@ static inline struct log_field log_number(const char *name, double value)
     return (struct log_field){.name = name, .kind = LOG_FIELD_NUMBER, .number = value};
 }
 
+/* How many lines a log_limit held back. It ends the list when there are none: the last field of a call. */
+static inline struct log_field log_suppressed(uint64_t count)
+{
+    return log_integer(count > 0 ? "suppressed" : NULL, (int64_t)count);
+}
+
 /* May be called again at any time (reload). Defaults: info, text. */
 void log_configure(enum log_level level, enum log_format format);
 bool log_enabled(enum log_level level);

@@ -18,6 +18,8 @@
 
 #define MAX_WAIT_SECONDS (366.0 * 86400)
 
+#define MEMORY_LOG_INTERVAL_NS (60 * NANOSECONDS_PER_SECOND)
+
 /* What a pipeline leaves of an entry to its successor. */
 struct legacy {
     struct legacy *next;
@@ -58,12 +60,27 @@ static struct entry *entry_of(lua_State *lua)
     return lua_touserdata(lua, 1);
 }
 
+/* Collects what a failure for want of memory left behind. What then is still there fails the next events too: that is a matter of the plugin or the limit, not of an event. */
+static void relieve(struct host *host)
+{
+    if (!script_relieve(host->script))
+        return;
+    size_t kept = script_memory(host->script), limit = script_memory_limit(host->script);
+    uint64_t now = clock_monotonic_ns();
+    if (kept <= limit / 2 || now < host->next_memory_log_ns)
+        return;
+    host->next_memory_log_ns = now + MEMORY_LOG_INTERVAL_NS;
+    log_error("the pipeline's plugins keep too much memory: raise memory_limit or mend the leak",
+              log_string("pipeline", host->pipeline_name), log_integer("bytes_kept", (int64_t)kept),
+              log_integer("memory_limit", (int64_t)limit));
+}
+
 static int take(lua_State *lua)
 {
     struct host *host = host_of(lua);
     if (host->stopping)
         return 0;
-    script_relieve(host->script);
+    relieve(host);
     struct entry *entry = lua_newuserdata(lua, sizeof *entry);
     *entry = (struct entry){.host = host};
     lua_pushlightuserdata(lua, (void *)&entry_key);
@@ -189,11 +206,13 @@ static void on_task_end(void *argument, const char *error)
     }
     error_set(&host->failure, "%s", host->noted.message[0] != '\0' ? host->noted.message : error);
     host->noted.message[0] = '\0';
+    /* Who goes on tells what came of it, unless the next failure is on the heels of this one. */
     uint64_t suppressed;
-    if (log_limit_pass(&host->failure_log, &suppressed))
+    if (host->untold && log_limit_pass(&host->failure_log, &suppressed))
         log_error("a task of the pipeline was stopped by an error",
                   log_string("pipeline", host->pipeline_name), log_string("error", host->failure.message),
-                  log_integer("suppressed", (int64_t)suppressed));
+                  log_suppressed(suppressed));
+    host->untold = true;
     /* Nothing here allocates in Lua, so that no task is lost for want of memory. */
     lua_rawgeti(lua, LUA_REGISTRYINDEX, spawned->anchor);
     lua_rawgeti(lua, -1, 2);
@@ -234,13 +253,24 @@ static int note(lua_State *lua)
 
 static int forget(lua_State *lua)
 {
-    host_of(lua)->noted.message[0] = '\0';
+    struct host *host = host_of(lua);
+    host->noted.message[0] = '\0';
+    if (lua_gettop(lua) == 2 && !lua_toboolean(lua, 1) && lua_type(lua, 2) == LUA_TSTRING &&
+        strcmp(lua_tostring(lua, 2), "not enough memory") == 0) {
+        struct error error;
+        script_memory_error(host->script, &error);
+        relieve(host);
+        lua_pushstring(lua, error.message);
+        lua_replace(lua, 2);
+    }
     return lua_gettop(lua);
 }
 
 static int failure(lua_State *lua)
 {
-    lua_pushstring(lua, host_of(lua)->failure.message);
+    struct host *host = host_of(lua);
+    host->untold = false;
+    lua_pushstring(lua, host->failure.message);
     return 1;
 }
 

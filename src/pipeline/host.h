@@ -10,7 +10,7 @@
  *     host.closed()              the dispatcher is closed
  *     host.spawn(work, value)    runs work(value, false) as a task; each time it raises (runaway code raises past every pcall) anew as work(value, true)
  *     host.note(error)           remembers an error where it is raised: a handler for xpcall. For runaway code the error that ends the task is another one, raised behind the xpcall
- *     host.forget(…)             the task goes on: the noted error is handled. Returns what it is given
+ *     host.forget(…)             the task goes on: the noted error is handled. Returns what it is given, "not enough memory" with the limit
  *     host.failure()             the noted error of the task that was ended last, else the error that ended it
  *     host.encode(value)         a line (JSON in a userdata) and its size, or nil and a message
  *     host.json(lines)           a JSON array of these lines
@@ -55,7 +55,9 @@ struct host {
     struct legacy *legacy;           /* of the predecessor, not yet taken; in hand */
     struct legacy *left, **left_end; /* for the successor; in hand */
     struct error noted, failure;
+    bool untold; /* nobody asked for the failure yet */
     struct log_limit failure_log;
+    uint64_t next_memory_log_ns;
     struct event_view view;
     struct event_scratch scratch;
     struct buffer out;

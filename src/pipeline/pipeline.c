@@ -152,6 +152,7 @@ static void make_script(struct pipeline *pipeline)
         .lua_folder = settings->lua_folder,
         .plugin_folders = settings->plugin_folders,
         .memory_limit = settings->memory_limit,
+        .memory_limit_name = "the pipeline's memory_limit",
         .loop = pipeline->loop,
         .name = pipeline->name,
         .watchdog_seconds =

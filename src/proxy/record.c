@@ -244,7 +244,7 @@ static void log_failure(const struct exchange *exchange)
         log_warn("exchange failed", log_string("request_id", exchange->request_id),
                  log_string("route", exchange->route != NULL ? exchange->route->name : ""),
                  log_string("error", exchange->error_kind), log_string("reason", exchange->error_message),
-                 log_integer("suppressed", (int64_t)suppressed));
+                 log_suppressed(suppressed));
     }
 }
 

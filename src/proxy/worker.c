@@ -60,7 +60,7 @@ static void on_exhausted(void *owner)
     if (log_limit_pass(&limit, &suppressed)) {
         log_error(
             "no file descriptor left: accepting pauses; raise RLIMIT_NOFILE or lower limits.max_connections",
-            log_integer("suppressed", (int64_t)suppressed));
+            log_suppressed(suppressed));
     }
     clients_make_room(owner);
 }

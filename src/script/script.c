@@ -79,7 +79,7 @@ void script_error_text(lua_State *lua)
             lua_pushnil(lua);
         }
         if (lua_type(lua, -1) != LUA_TSTRING) {
-            lua_pushfstring(lua, "error object is a %s value", luaL_typename(lua, -2));
+            lua_pushfstring(lua, "raised a %s instead of a message", luaL_typename(lua, -2));
             lua_replace(lua, -2);
         }
         lua_replace(lua, -2);
@@ -127,6 +127,8 @@ struct script *script_new(const struct script_settings *settings, struct error *
 {
     struct script *script = xcalloc(1, sizeof *script);
     script->name = xstrdup(settings->name != NULL ? settings->name : "");
+    script->memory_limit_name =
+        xstrdup(settings->memory_limit_name != NULL ? settings->memory_limit_name : "the limit");
     script->lua_folder = xstrdup(settings->lua_folder);
     script->plugin_folders = copy_list(settings->plugin_folders);
     script->watchdog_seconds = settings->watchdog_seconds;
@@ -149,8 +151,8 @@ struct script *script_new(const struct script_settings *settings, struct error *
     /* Only now: LuaJIT crashes when an allocation fails while it makes a state. */
     script->memory_limit = settings->memory_limit;
     if (settings->memory_limit != 0 && script->memory_used > settings->memory_limit) {
-        error_set(error, "cannot set up a Lua state: it needs more than the memory limit of %zu bytes",
-                  settings->memory_limit);
+        error_set(error, "cannot set up a Lua state: it needs more than %s of %zu bytes",
+                  script->memory_limit_name, settings->memory_limit);
         goto failed;
     }
     return script;
@@ -183,6 +185,7 @@ void script_free(struct script *script)
     }
     free(script->plugin_folders);
     free(script->lua_folder);
+    free(script->memory_limit_name);
     free(script->name);
     free(script);
 }
@@ -214,12 +217,31 @@ size_t script_memory(const struct script *script)
     return script->memory_used;
 }
 
-void script_relieve(struct script *script)
+size_t script_memory_limit(const struct script *script)
 {
-    if (script->memory_refused) {
-        script->memory_refused = false;
-        lua_gc(script->lua, LUA_GCCOLLECT, 0);
+    return script->memory_limit;
+}
+
+bool script_relieve(struct script *script)
+{
+    if (!script->memory_refused) {
+        return false;
     }
+    script->memory_refused = false;
+    lua_gc(script->lua, LUA_GCCOLLECT, 0);
+    return true;
+}
+
+void script_memory_error(const struct script *script, struct error *error)
+{
+    size_t limit = script->memory_limit;
+    bool even = limit % (1 << 20) == 0;
+    if (!script->memory_refused) {
+        error_set(error, "not enough memory");
+        return;
+    }
+    error_set(error, "not enough memory: more than %s of %zu %s", script->memory_limit_name,
+              even ? limit >> 20 : limit, even ? "MiB" : "bytes");
 }
 
 void script_reopen_files(struct script *script)
@@ -276,7 +298,14 @@ bool script_call(struct script *script, int arguments, int results, double secon
 
     if (status != 0) {
         const char *message = lua_tostring(lua, -1);
-        error_set(error, "%s", message != NULL ? message : "unknown error");
+        if (status == LUA_ERRMEM) {
+            script_memory_error(script, error);
+        } else if (seconds > 0 && script->watch.stopped) {
+            error_set(error, "%s%sstopped: ran for more than %g s without a break", script->watch.place,
+                      script->watch.place[0] != '\0' ? ": " : "", seconds);
+        } else {
+            error_set(error, "%s", message != NULL ? message : "unknown error");
+        }
         lua_settop(lua, function - 1);
         script_after_failure(script, status);
         return false;

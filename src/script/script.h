@@ -10,7 +10,8 @@
  * pieces: 0.96 ms interpreted, 0.67 to 1.1 ms compiled; most of it is C in either case.
  *
  * The sandbox stops mistakes, not malice. Absent: io os ffi debug jit loadstring load of bytecode string.dump getfenv setfenv newproxy collectgarbage dofile loadfile package.loadlib. `require` finds host modules,
- * the runtime library (lua_folder: llmproxy.*) and, under plugin folders, lib/. Memory is bounded by an allocator that counts: over the limit Lua raises "not enough memory".
+ * the runtime library (lua_folder: llmproxy.*) and, under plugin folders, lib/. Memory is bounded by an allocator that counts: over the limit Lua raises "not enough memory",
+ * and what becomes of that as a message says which limit it was.
  */
 #ifndef SCRIPT_SCRIPT_H
 #define SCRIPT_SCRIPT_H
@@ -28,6 +29,7 @@ struct script_settings {
     const char *lua_folder;            /* of the runtime library */
     const char *const *plugin_folders; /* NULL-terminated, in order of search; may be NULL */
     size_t memory_limit;               /* bytes; 0: none */
+    const char *memory_limit_name;     /* for messages: "the pipeline's memory_limit"; NULL: "the limit" */
     struct loop *loop;                 /* NULL: no task can run */
     const char *name;                  /* for log lines: the pipeline's name */
     double
@@ -46,7 +48,7 @@ const char *script_name(const struct script *script);
 void script_add_module(struct script *script, const char *name, lua_CFunction open);
 
 /* Calls the function below its arguments on script_lua()'s stack, as lua_pcall with a traceback. False: the stack is as before the function, *error has the message (error objects of any kind are made text).
- * The traceback is logged at debug. seconds > 0: runaway code is stopped by an error after that time; 0: the limit of whoever is calling stays. */
+ * The traceback is logged at debug. seconds > 0: runaway code is stopped by an error after that time, which names the file and line that ran; 0: the limit of whoever is calling stays. */
 bool script_call(struct script *script, int arguments, int results, double seconds, struct error *error);
 
 /* Starts the function below its arguments on script_lua()'s stack as a task, in the loop's next turn. done (may be NULL) is called when it returned (error NULL) or raised; it must not free the script. Fewer than 20 arguments. */
@@ -68,9 +70,12 @@ bool script_can_wait(lua_State *lua);
 
 /* Bytes the state holds now. */
 size_t script_memory(const struct script *script);
-/* Lua does not collect garbage before it refuses an allocation: collects it when one was refused since the last call. For between two pieces of work: what code that failed, or a pcall in it, left behind is
- * gone before the next begins. */
-void script_relieve(struct script *script);
+size_t script_memory_limit(const struct script *script);
+/* Lua does not collect garbage before it refuses an allocation: collects it when one was refused since the last call, and says whether. For between two pieces of work: what code that failed, or a pcall in it, left
+ * behind is gone before the next begins. */
+bool script_relieve(struct script *script);
+/* "not enough memory", and which limit it was when that was the reason since the last script_relieve. */
+void script_memory_error(const struct script *script, struct error *error);
 /* SIGHUP: files opened by llmproxy.file are opened anew before the next write. */
 void script_reopen_files(struct script *script);
 

@@ -18,6 +18,7 @@ struct script {
     char *name, *lua_folder;
     char **plugin_folders; /* NULL-terminated */
     size_t memory_used, memory_limit;
+    char *memory_limit_name;
     bool memory_refused;    /* since the last script_relieve */
     uintptr_t lowest_stack; /* code may not call deeper than to here */
     double watchdog_seconds;

@@ -66,7 +66,7 @@ static void finish_failed(struct task *task, int status)
 {
     struct script *script = task->script;
     struct failure failure = {.coroutine = task->coroutine};
-    error_set(&failure.error, "not enough memory");
+    script_memory_error(script, &failure.error);
     if (status != LUA_ERRMEM) { /* an error object's __tostring is code too */
         struct watch_run before = watch_begin(&script->watch, script->watchdog_seconds);
         if (lua_cpcall(script->lua, describe_failure, &failure) != 0) {

@@ -5,6 +5,8 @@
 #include <lauxlib.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -27,6 +29,21 @@ static bool overdue(struct watch *watch)
     return deadline_ns != 0 && clock_monotonic_ns() >= deadline_ns;
 }
 
+/* The innermost line that is not of the runtime library. The first error tells it: when it is caught, the next comes from whoever called. */
+static void remember_place(struct watch *watch, lua_State *lua)
+{
+    lua_Debug frame;
+    watch->stopped = true;
+    for (int level = 0; lua_getstack(lua, level, &frame) != 0; level++) {
+        lua_getinfo(lua, "Sl", &frame);
+        if ((frame.source[0] == '@' || frame.source[0] == '=') && frame.currentline > 0 &&
+            strstr(frame.source, "/lua/llmproxy/") == NULL) {
+            snprintf(watch->place, sizeof watch->place, "%s:%d", frame.source + 1, frame.currentline);
+            return;
+        }
+    }
+}
+
 static void stop(lua_State *lua, lua_Debug *activation)
 {
     (void)activation;
@@ -34,6 +51,9 @@ static void stop(lua_State *lua, lua_Debug *activation)
     if (watch == NULL || !overdue(watch)) {
         lua_sethook(lua, NULL, 0, 0);
         return;
+    }
+    if (!watch->stopped) {
+        remember_place(watch, lua);
     }
     luaL_where(lua, 0);
     lua_pushfstring(lua, "stopped: ran for more than %f s without a break", watch->seconds);
@@ -123,6 +143,8 @@ struct watch_run watch_begin(struct watch *watch, double seconds)
         watch_list(watch);
         running = watch;
         watch->seconds = seconds;
+        watch->stopped = false;
+        watch->place[0] = '\0';
         atomic_store(&watch->deadline_ns,
                      clock_monotonic_ns() + (uint64_t)(seconds * (double)NANOSECONDS_PER_SECOND));
     }

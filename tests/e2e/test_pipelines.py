@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 
 import pytest
 
@@ -194,6 +195,37 @@ def test_memory_hog_does_not_stop_the_proxy_or_other_pipelines(start_proxy, tmp_
         assert proxy.exchange("GET", f"/v1/models?{query}").status == 200
     proxy.wait_events(3, out)
     wait_until(lambda: counts(proxy, "hog") == {"delivered": 2, "dropped": 1}, lambda: f"the hog's other events are delivered: {counts(proxy, 'hog')}")
+
+
+def test_each_failure_is_told_once(start_proxy, tmp_path):
+    """Runaway code, want of memory and errors of any kind: one line for one event, which says what and why."""
+    proxy = start_proxy(chain(tmp_path, """function(event)
+        if event.query == "memory" then return ("x"):rep(2 ^ 25) end
+        if event.query == "loop" then while true do end end
+        error({}) end""", memory_limit="16MiB", watchdog=0.2))
+    for query, words in (("memory", "not enough memory: more than the pipeline's memory_limit of 16 MiB"), ("loop", "stopped: ran for more than 0.2 s"),
+                         ("table", "raised a table instead of a message")):
+        before = len(proxy.stderr.splitlines())
+        time.sleep(1.1)
+        proxy.exchange("GET", f"/v1/models?{query}")
+        wait_until(lambda: words in proxy.stderr, words)
+        wait_until(proxy.balanced, "counters add up")
+        (line,) = proxy.stderr.splitlines()[before:]
+        assert words in line and "event dropped: a transform failed" in line and "suppressed" not in line
+    assert "keep too much" not in proxy.stderr
+
+
+def test_plugin_that_keeps_too_much_is_told_of(start_proxy, tmp_path):
+    proxy = start_proxy(chain(tmp_path, """function(event)
+        kept = kept or {}
+        for i = 1, 100 do kept[#kept + 1] = ("x"):rep(100000) .. #kept end
+        return event end""", memory_limit="16MiB"))
+    for _ in range(5):
+        proxy.exchange("GET", "/v1/models")
+    line = wait_until(lambda: [line for line in proxy.stderr.splitlines() if "keep too much memory" in line], "it is told of")
+    assert counts(proxy)["dropped"] >= 3
+    assert len([line for line in proxy.stderr.splitlines() if "keep too much memory" in line]) == 1
+    assert "memory_limit=16777216" in line[0] and int(line[0].split("bytes_kept=")[1].split()[0]) > 8 << 20 and " error " in line[0]
 
 
 def test_sandbox_at_run_time(start_proxy, tmp_path, out):

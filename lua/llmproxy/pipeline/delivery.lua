@@ -178,7 +178,15 @@ function delivery.new(definition, host, report, finish)
 
   -- After runaway code ended the task: the event at fault is found by halving.
   local function work(stack, failed)
-    if failed and stack[1] then handle.split(stack, stack[#stack], { reason = host.failure() }) end
+    if failed then
+      local outcome, tray = { reason = host.failure() }, stack[#stack]
+      if not tray or tray.items[2] then
+        report("error", "stopped", "a delivery was stopped by an error: the event at fault is looked for", {
+          dispatcher = definition.dispatcher.name, events = tray and #tray.items, error = reports.text(outcome.reason),
+        })
+      end
+      if tray then handle.split(stack, tray, outcome) end
+    end
     while stack[1] and not host.retiring() do
       local tray = stack[#stack]
       local outcome = try(tray)

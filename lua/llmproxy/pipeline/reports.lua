@@ -23,6 +23,7 @@ local MESSAGES = {
 ---@return string
 function reports.text(value)
   local fine, text = pcall(tostring, value)
+  if fine and type(value) ~= "string" and type(text) == "string" and text:find("^" .. type(value) .. ": ") then text = ("raised a %s instead of a message"):format(type(value)) end
   if not fine or type(text) ~= "string" then text = "an error that is no text" end
   return #text > LONGEST and text:sub(1, LONGEST) .. "…" or text
 end

@@ -118,11 +118,13 @@ static void a_limit_lets_one_through_and_counts_the_rest(void **state)
     uint64_t suppressed = 99;
     assert_true(log_limit_pass(&limit, &suppressed));
     assert_int_equal(suppressed, 0);
+    assert_null(log_suppressed(suppressed).name); /* ends the list of fields: there is nothing to tell */
     assert_false(log_limit_pass(&limit, &suppressed));
     assert_false(log_limit_pass(&limit, &suppressed));
     limit.next_ns = clock_monotonic_ns(); /* the second is over */
     assert_true(log_limit_pass(&limit, &suppressed));
     assert_int_equal(suppressed, 2);
+    assert_string_equal(log_suppressed(suppressed).name, "suppressed");
 }
 
 int main(void)

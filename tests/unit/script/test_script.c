@@ -47,14 +47,14 @@ static void error_objects_of_any_kind_become_text(void **state)
         const char *code, *message;
     } cases[] = {
         {"error('text', 0)", "text"},
-        {"error(42, 0)", "error object is a number value"},
-        {"error()", "error object is a nil value"},
-        {"error({})", "error object is a table value"},
-        {"error(print)", "error object is a function value"},
+        {"error(42, 0)", "raised a number instead of a message"},
+        {"error()", "raised a nil instead of a message"},
+        {"error({})", "raised a table instead of a message"},
+        {"error(print)", "raised a function instead of a message"},
         {"error(setmetatable({}, { __tostring = function() return 'described' end }))", "described"},
         {"error(setmetatable({}, { __tostring = function() return {} end }))",
-         "error object is a table value"},
-        {"error(coroutine.create(print))", "error object is a thread value"},
+         "raised a table instead of a message"},
+        {"error(coroutine.create(print))", "raised a thread instead of a message"},
     };
     struct fixture *fixture = *state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -90,7 +90,7 @@ static void memory_over_the_limit_is_an_error_and_the_state_goes_on(void **state
     struct fixture *fixture = *state;
     for (size_t i = 0; i < sizeof bombs / sizeof *bombs; i++) {
         assert_false(i % 2 == 0 ? fixture_call(fixture, bombs[i]) : fixture_task(fixture, bombs[i]));
-        expect_message(fixture, "not enough memory");
+        expect_message(fixture, "not enough memory: more than the limit of 16 MiB");
         expect_call(fixture, "local t = {} for i = 1, 1000 do t[i] = ('x'):rep(i) end assert(#t == 1000)");
         assert_true(script_memory(fixture->script) < 8 << 20);
     }

@@ -178,7 +178,7 @@ static void a_task_that_raises_reports_it_and_hurts_no_other(void **state)
     assert_string_equal(before.message, "at once");
     gate_open(0, "go");
     assert_int_equal(raising.times, 1);
-    assert_string_equal(raising.message, "error object is a table value");
+    assert_string_equal(raising.message, "raised a table instead of a message");
     assert_int_equal(other.times, 0);
     gate_open(1, "go");
     assert_int_equal(other.times, 1);
