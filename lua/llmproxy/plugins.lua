@@ -125,7 +125,7 @@ end
 local function load_file(registry, kind, path)
   local text, message = registry.host.read(path)
   if not text then return nil, { message } end
-  local plugin, wrong = file.run(text, path)
+  local plugin, wrong = file.run(text, path, nil, registry.host.run)
   if wrong then return nil, { wrong } end
   local errors = faults(plugin, kind)
   for index, fault in ipairs(errors) do errors[index] = path .. ": " .. fault end

@@ -17,6 +17,9 @@
 #define LOAD_SECONDS      5.0
 #define LOAD_MEMORY_BYTES (256 << 20)
 
+/* To list plugins, each of which may take LOAD_SECONDS. */
+#define DESCRIBE_SECONDS 60.0
+
 /* One use of the Lua side on the main thread. */
 struct job {
     const struct config_source *source;
@@ -129,7 +132,7 @@ static int run_job(lua_State *lua)
 {
     struct job *job = lua_touserdata(lua, 1);
     push_config_function(lua, job->config != NULL ? "load" : "plugins");
-    config_push_host(lua);
+    config_push_host(lua, job->config != NULL ? 0 : LOAD_SECONDS);
     push_source(lua, job);
     lua_pushstring(lua, job->plugin_name);
     lua_call(lua, 3, 1);
@@ -150,10 +153,10 @@ static int run_job(lua_State *lua)
     return 0;
 }
 
-/* The place in a message is one of ours, not of a file that was loaded: code that is stopped catches the first error, and the next comes from whoever called it. */
+/* The place in a message is one of ours, not of a file that was loaded, unless it tells where code was stopped. */
 static const char *without_our_place(const char *message)
 {
-    const char *ours = strstr(message, "llmproxy/");
+    const char *ours = strstr(message, "stopped: ran") == NULL ? strstr(message, "llmproxy/") : NULL;
     const char *line = ours != NULL ? strstr(ours, ".lua:") : NULL;
     const char *end = line != NULL ? strstr(line, ": ") : NULL;
     return end != NULL ? end + 2 : message;
@@ -165,7 +168,8 @@ static void add_general_error(const struct job *job, const struct error *error)
     const char *file = job->source->file != NULL ? job->source->file : getenv("LLM_PROXY_CONFIG");
     const char *limits = "file and plugins together may take 5 seconds and 256 MiB";
     const char *message = without_our_place(error->message);
-    char *line = file != NULL && file[0] != '\0' ? xprintf("%s: %s (%s)", file, message, limits)
+    bool named = file != NULL && file[0] != '\0' && strncmp(message, file, strlen(file)) != 0;
+    char *line = named ? xprintf("%s: %s (%s)", file, message, limits)
                                                  : xprintf("%s (%s)", message, limits);
     add_error(job->errors, line);
     free(line);
@@ -183,6 +187,7 @@ static bool perform(struct job *job)
     struct error error;
     struct script *script = script_new(&(struct script_settings){.lua_folder = job->lua_folder,
                                                                  .memory_limit = LOAD_MEMORY_BYTES,
+                                                                 .memory_limit_name = "the limit of loading",
                                                                  .name = "configuration"},
                                        &error);
     if (script != NULL) {
@@ -190,7 +195,7 @@ static bool perform(struct job *job)
         lua_pushcfunction(lua, run_job);
         lua_pushlightuserdata(lua, job);
     }
-    if (script == NULL || !script_call(script, 1, 0, LOAD_SECONDS, &error)) {
+    if (script == NULL || !script_call(script, 1, 0, job->config != NULL ? LOAD_SECONDS : DESCRIBE_SECONDS, &error)) {
         add_general_error(job, &error);
     }
     script_free(script);
@@ -253,7 +258,7 @@ static int run_pipeline(lua_State *lua)
 {
     const struct config *config = lua_touserdata(lua, 1);
     push_config_function(lua, "pipeline");
-    config_push_host(lua);
+    config_push_host(lua, 0);
     lua_newtable(lua);
     replay_write(lua, config->replay);
     lua_newtable(lua);

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "net/address.h"
 #include "proxy/redact.h"
+#include "script/script.h"
 
 #define MAX_FILE_BYTES (16 << 20)
 #define TLS_TYPE       "llmproxy.config.tls"
@@ -190,7 +191,25 @@ static int host_origin(lua_State *lua)
     return 3;
 }
 
-void config_push_host(lua_State *lua)
+static int host_run(lua_State *lua)
+{
+    struct error error;
+    struct script *script = script_of(lua);
+    lua_settop(lua, 2);
+    if (lua != script_lua(script)) {
+        return luaL_error(lua, "not in a coroutine");
+    }
+    luaL_checkstack(lua, 4, "to run a file");
+    bool fine = script_call(script, 1, 1, lua_tonumber(lua, lua_upvalueindex(1)), &error);
+    lua_pushboolean(lua, fine);
+    lua_insert(lua, 1);
+    if (!fine) {
+        lua_pushstring(lua, error.message);
+    }
+    return 2;
+}
+
+void config_push_host(lua_State *lua, double run_seconds)
 {
     static const luaL_Reg functions[] = {
         {"read", host_read},
@@ -205,4 +224,7 @@ void config_push_host(lua_State *lua)
     };
     lua_newtable(lua);
     luaL_register(lua, NULL, functions);
+    lua_pushnumber(lua, run_seconds);
+    lua_pushcclosure(lua, host_run, 1);
+    lua_setfield(lua, -2, "run");
 }

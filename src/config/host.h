@@ -9,6 +9,7 @@
  *     tls(settings, host)        -> a TLS context | nil, message
  *     is_secret_field(name)      -> whether a header of that name carries a secret
  *     origin(function)           -> file, first line, last line | nil for one that is not from a file
+ *     run(function, argument)    -> true, value | false, message: as pcall, but the message is a text that names the limit of memory; when plugins are described, for a limited time
  */
 #ifndef CONFIG_HOST_H
 #define CONFIG_HOST_H
@@ -17,8 +18,8 @@
 
 #include "net/tls.h"
 
-/* Leaves the table on the stack. */
-void config_push_host(lua_State *lua);
+/* Leaves the table on the stack. run_seconds: how long run() lets a function run; 0: as long as its caller may. */
+void config_push_host(lua_State *lua, double run_seconds);
 /* Takes over the TLS context at index, which host.tls() made; NULL when there is none. */
 struct tls *config_take_tls(lua_State *lua, int index);
 

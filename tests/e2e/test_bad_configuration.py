@@ -146,6 +146,17 @@ def test_broken_transforms(tmp_path, text, words):
     assert result.returncode == 2 and "mine" in result.stderr and words in result.stderr, result.stderr
 
 
+def test_plugin_that_never_ends_is_named_with_its_line(tmp_path):
+    for text, line in (("\n\nwhile true do end", 3), ("\nwhile true do pcall(error) end", 2)):
+        result = broken_plugin(tmp_path, text)
+        assert result.returncode == 2 and f"mine.lua:{line}: stopped: ran for more than 5 s" in result.stderr, result.stderr
+
+
+def test_plugin_that_takes_too_much_memory_is_named(tmp_path):
+    result = broken_plugin(tmp_path, "local t = ('x'):rep(2^29)")
+    assert result.returncode == 2 and "mine.lua: not enough memory: more than the limit of loading of 256 MiB" in result.stderr, result.stderr
+
+
 def test_broken_dispatcher(tmp_path):
     result = broken_plugin(tmp_path, "return { kind = 'dispatcher', api = 1, settings = {}, new = function() return {} end }", "dispatchers")
     assert result.returncode == 2 and "deliver" in result.stderr

@@ -74,6 +74,16 @@ def test_plugins_show(name, setting):
     assert result.returncode == 0 and setting in result.stdout and name in result.stdout
 
 
+def test_plugins_list_goes_on_behind_one_that_never_ends(tmp_path):
+    folder = tmp_path / "mine" / "transforms"
+    folder.mkdir(parents=True)
+    (folder / "a.lua").write_text("while true do end")
+    result = run("plugins", env={"LLM_PROXY_PLUGINS": str(tmp_path / "mine")})
+    assert result.returncode == 2 and f"{folder}/a.lua:1: stopped" in result.stderr
+    for name in STOCK:
+        assert name in result.stdout
+
+
 def test_own_plugins_are_found_before_stock_ones(tmp_path):
     folder = tmp_path / "mine" / "dispatchers"
     folder.mkdir(parents=True)

@@ -56,11 +56,12 @@ end
 ---@param text string
 ---@param name string of the file
 ---@param scope table? its globals
+---@param run fun(chunk: function): boolean, any pcall when not given
 ---@return any, string?
-function file.run(text, name, scope)
+function file.run(text, name, scope, run)
   local chunk, message = load(text, "@" .. name, "t", scope or _G)
   local fine, result = false, message
-  if chunk then fine, result = pcall(chunk) end
+  if chunk then fine, result = (run or pcall)(chunk) end
   if fine then return result end
   result = file.place(result, name)
   -- A line of the file, or of a library that it uses, says where; else only the name can.
@@ -107,7 +108,7 @@ end
 ---@return table?, string?
 function file.evaluate(host, source, answers)
   local scope, close = globals(host, answers, source.folder)
-  local result, message = file.run(source.text, source.file, scope)
+  local result, message = file.run(source.text, source.file, scope, host.run)
   close()
   if message then return nil, message end
   if type(result) ~= "table" then

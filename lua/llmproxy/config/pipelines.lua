@@ -92,7 +92,7 @@ end
 
 -- Calls the plugin's `new`; nil when it failed, which is reported.
 local function construct(context, use)
-  local fine, made = pcall(use.plugin.new, use.settings)
+  local fine, made = context.host.run(use.plugin.new, use.settings)
   if fine then return made end
   local message = place(made, use.plugin.file)
   if message:find("^[^\n]-:%d+: ") then

@@ -232,7 +232,8 @@ static void a_long_name_is_told_whole(void **state)
 static void too_much_memory_is_a_broken_file(void **state)
 {
     (void)state;
-    assert_one_error("return { log = { level = ('x'):rep(2^29) } }", "not enough memory");
+    assert_one_error("return { log = { level = ('x'):rep(2^29) } }",
+                     "not enough memory: more than the limit of loading of 256 MiB");
 }
 
 static void impossible_together_is_refused(void **state)
