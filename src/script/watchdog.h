@@ -19,8 +19,9 @@ struct watch {
     lua_State *lua;
     double seconds;               /* of the present run, for the message */
     _Atomic uint64_t deadline_ns; /* 0: nothing runs, or without a limit */
-    char place[512];              /* file and line where the last run with a limit was stopped; "" when it was not, or nobody knows */
-    bool stopped;                 /* the last run with a limit */
+    char place
+        [512]; /* file and line where the last run with a limit was stopped; "" when it was not, or nobody knows */
+    bool stopped; /* the last run with a limit */
     pthread_t thread;
     bool listed;
     LIST_ENTRY(watch) entry;
