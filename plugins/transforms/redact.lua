@@ -16,13 +16,24 @@ local function redact_headers(headers, names)
   return headers
 end
 
--- A name may be written in percent signs: it is compared as the server reads it. Piece by piece, for a pattern over the whole query would take the square of its length.
+-- A name may be written in percent signs: it is compared as the server reads it.
+local function is_secret(parameter, names)
+  local name = parameter:match("^([^=]+)=")
+  if not name then return nil end
+  local plain = codec.url.decode((name:gsub("%+", " "))) or name
+  return names[plain:lower()] and name
+end
+
+-- Servers disagree on whether ";" separates: a secret behind one is found, and one goes on to the next "&". Piece by piece, for a pattern over the whole query would take the square of its length.
 local function redact_query(query, names)
-  return (query:gsub("[^&;]+", function(parameter)
-    local name = parameter:match("^([^=]+)=")
-    if not name then return nil end
-    local plain = codec.url.decode((name:gsub("%+", " "))) or name
-    return names[plain:lower()] and name .. "=" .. REDACTED or nil
+  return (query:gsub("[^&]+", function(piece)
+    local kept = {}
+    for parameter, separator in piece:gmatch("([^;]*)(;?)") do
+      local name = is_secret(parameter, names)
+      kept[#kept + 1] = name and name .. "=" .. REDACTED or parameter .. separator
+      if name then break end
+    end
+    return table.concat(kept)
   end))
 end
 

@@ -76,8 +76,8 @@ static bool is_secret_parameter(const struct proxy_settings *settings, struct sl
            is_one_of(name, (const char *const *)settings->redact_query, settings->redact_query_count);
 }
 
-/* Cuts the next parameter off *rest. Servers disagree on whether ';' separates, so it does: then no reading of the query hides a secret. *separator is what stood
- * behind the parameter, 0 at the end. */
+/* Cuts the next parameter off *rest. Servers disagree on whether ';' separates, so it does: a secret behind one is found. *separator is
+ * what stood behind the parameter, 0 at the end. */
 static bool next_parameter(struct slice *rest, struct slice *name, struct slice *value, bool *has_value,
                            char *separator)
 {
@@ -105,10 +105,14 @@ void redact_write_query(const struct proxy_settings *settings, struct slice quer
     bool has_value;
     char separator;
     while (next_parameter(&query, &name, &value, &has_value, &separator)) {
+        bool secret = has_value && is_secret_parameter(settings, name);
         buffer_append_slice(out, name);
         if (has_value) {
             buffer_append_char(out, '=');
-            buffer_append_slice(out, is_secret_parameter(settings, name) ? REDACTED : value);
+            buffer_append_slice(out, secret ? REDACTED : value);
+        }
+        /* To a server for which only '&' separates, the secret goes on behind a ';'. */
+        while (secret && separator == ';' && next_parameter(&query, &name, &value, &has_value, &separator)) {
         }
         if (separator != 0) {
             buffer_append_char(out, separator);

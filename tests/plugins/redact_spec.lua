@@ -38,7 +38,7 @@ return {
     end
     local repeated = event()
     repeated.query = "user=a&user=b;user=&x"
-    t.equal(redact(repeated).query, "user=[redacted]&user=[redacted];user=[redacted]&x")
+    t.equal(redact(repeated).query, "user=[redacted]&user=[redacted]&x")
   end,
 
   ["a long query takes no longer than its length"] = function(t)

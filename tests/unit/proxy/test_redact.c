@@ -53,6 +53,8 @@ static void only_the_values_of_secret_parameters_change(void **state)
     expect_query("key=", "key=[redacted]");
     expect_query("&&=x&", "&&=x&");
     expect_query("a=1;token=2", "a=1;token=[redacted]");
+    expect_query("token=abc;def&b=1", "token=[redacted]&b=1");
+    expect_query("token=abc;def;g=h", "token=[redacted]");
     expect_query("X-Amz-Signature=abc&alt=sse", "X-Amz-Signature=[redacted]&alt=sse");
     expect_query("session=1&sessions=2", "session=[redacted]&sessions=2");
     expect_query("key%=1&keys=2", "key%=1&keys=2");
