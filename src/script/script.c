@@ -269,9 +269,10 @@ static int collect_garbage(lua_State *lua)
 /* Lua 5.1 does not collect before it gives up: what the failed code left behind goes now. Even the call that collects needs a little memory. */
 void script_after_failure(struct script *script, int status)
 {
-    if (status != LUA_ERRMEM) {
-        return;
+    if (status != LUA_ERRMEM && !script->memory_refused) {
+        return; /* some code turns the one error into another */
     }
+    script->memory_refused = false;
     size_t limit = script->memory_limit;
     script->memory_limit = 0;
     if (lua_cpcall(script->lua, collect_garbage, NULL) != 0) {
