@@ -3,7 +3,7 @@ FROM debian:12-slim AS build
 WORKDIR /src
 COPY . .
 RUN scripts/install-deps.sh build
-RUN cmake -S . -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF
+RUN cmake -S . -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release
 RUN cmake --build /build
 RUN DESTDIR=/image cmake --install /build --prefix /usr/local --strip
 

@@ -37,7 +37,7 @@ step "Installing what the build needs"
 scripts/install-deps.sh build
 
 step "Building into $build"
-[ -f $build/build.ninja ] || cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF >/dev/null
+[ -f $build/build.ninja ] || cmake -S . -B $build -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
 # One line of progress on a terminal; elsewhere nothing but errors.
 quiet=--quiet
 [ ! -t 1 ] || quiet=
