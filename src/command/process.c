@@ -20,6 +20,7 @@
 #include "net/loop.h"
 #include "proxy/proxy.h"
 
+#define LONGEST_END_SECONDS    5 /* after shutdown_timeout */
 #define MAX_PIPELINES_SHARE_NS (3 * NANOSECONDS_PER_SECOND)
 
 enum process_state { RUNNING, LEAVING, EXCHANGES, PIPELINES, ENDED };
@@ -381,11 +382,36 @@ fail:
     return NULL;
 }
 
+/* A signal handler. */
+static void give_up(int signal_number)
+{
+    static const char told[] = "llm-proxy: a pipeline's Lua code does not end; stopped without it, and "
+                               "without what it had not delivered\n";
+    static const char killed[] = "llm-proxy: ended at once by a second signal\n";
+    ssize_t written = signal_number == SIGALRM ? write(STDERR_FILENO, told, sizeof told - 1)
+                                               : write(STDERR_FILENO, killed, sizeof killed - 1);
+    (void)written;
+    _exit(EXIT_FAILED);
+}
+
+/* What is left is to join threads. Nothing interrupts C code that Lua called (a pattern that backtracks for hours): then the process ends without that thread. */
+static void bound_the_end(void)
+{
+    sigset_t set;
+    handled_signals(&set);
+    sigdelset(&set, SIGHUP);
+    signal(SIGALRM, give_up);
+    signal(SIGTERM, give_up);
+    signal(SIGINT, give_up);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    alarm(LONGEST_END_SECONDS);
+}
+
 void process_run(struct process *process)
 {
     loop_run(process->loop);
     assert(process->state == ENDED);
-    log_info("stopped");
+    bound_the_end();
 }
 
 void process_free(struct process *process)

@@ -1,6 +1,7 @@
 /*
  * serve: runs the proxy.
  */
+#include "base/log.h"
 #include "command/command.h"
 #include "command/process.h"
 
@@ -22,6 +23,7 @@ static int run(const struct options *options)
     }
     process_run(process);
     process_free(process);
+    log_info("stopped");
     return EXIT_DONE;
 }
 

@@ -330,3 +330,19 @@ def test_unix_socket_file_is_gone_after_the_end(start_proxy, tmp_path):
     assert path.exists()
     assert proxy.stop() == 0
     assert not path.exists()
+
+
+def test_code_that_nothing_interrupts_does_not_keep_the_process(start_proxy, tmp_path):
+    """A pattern that backtracks for ages runs in C: no hook stops it. The end comes without it, by itself or by a second signal."""
+    hog = Lua('function(event) (("a"):rep(40)):find(("a?"):rep(40) .. ("a"):rep(40) .. ".-b") return event end')
+    for signals in (1, 2):
+        proxy = start_proxy({"shutdown_timeout": 1, "observability": {"pipelines": [
+            {"name": "hog", "transforms": [hog], "dispatcher": {1: "file", "path": str(tmp_path / f"hog{signals}.jsonl")}}]}})
+        assert proxy.exchange("GET", "/v1/models").status == 200
+        wait_until(lambda: proxy.metrics().value("llm_proxy_events_received_total", pipeline="hog") == 1, "the event is taken")
+        proxy.signal(signal.SIGTERM)
+        if signals == 2:
+            wait_until(lambda: "stopping" in proxy.stderr, "the end begins")
+            proxy.signal(signal.SIGTERM)
+        assert proxy.wait_exit(30) == 1
+        assert ("does not end" if signals == 1 else "second signal") in proxy.stderr
