@@ -204,6 +204,8 @@ local function load_routes(load, checked, given)
     local known = given.timeouts and given.timeouts[from:match("[^.]*$")] ~= nil
     load.origins[path] = known and "file" or "default"
   end
+  local function report(variable, message) load.errors[#load.errors + 1] = variable .. ": " .. message end
+  for path, variable in pairs(routes.inherit_proxy(load.host, checked.routes, load.variable, report)) do load.origins[path] = "env " .. variable end
   local listen = checked.listen or {}
   return routes.finish(load.host, checked.routes, exposed_address(load, listen), load.report)
 end

@@ -136,6 +136,21 @@ static void convert_headers(lua_State *lua, struct route *route)
     lua_pop(lua, 1);
 }
 
+/* NULL when there is none. */
+static struct tunnel_proxy *convert_forward_proxy(lua_State *lua)
+{
+    struct tunnel_proxy *proxy = NULL;
+    lua_getfield(lua, -1, "proxy");
+    if (lua_istable(lua, -1)) {
+        proxy = xcalloc(1, sizeof *proxy);
+        proxy->host = convert_string(lua, "host");
+        proxy->port = (uint16_t)number(lua, "port");
+        proxy->request = convert_string(lua, "request");
+    }
+    lua_pop(lua, 1);
+    return proxy;
+}
+
 static void convert_route(lua_State *lua, struct route *route)
 {
     route->name = convert_string(lua, "name");
@@ -152,6 +167,7 @@ static void convert_route(lua_State *lua, struct route *route)
     lua_getfield(lua, -1, "tls");
     route->tls = config_take_tls(lua, -1);
     lua_pop(lua, 1);
+    route->proxy = convert_forward_proxy(lua);
     route->capture = boolean(lua, "capture");
     route->half_close = boolean(lua, "half_close");
     route->retry_stale = boolean(lua, "retry_stale");

@@ -111,6 +111,23 @@ static int host_address(lua_State *lua)
     return 2;
 }
 
+static int host_ip(lua_State *lua)
+{
+    struct address address;
+    if (!address_from_ip(slice_of(luaL_checkstring(lua, 1)), 0, &address)) {
+        return 0;
+    }
+    address_unmap(&address);
+    if (address.socket.any.sa_family == AF_INET) {
+        const struct in_addr *ip = &address.socket.ip4.sin_addr;
+        lua_pushlstring(lua, (const char *)ip, sizeof *ip);
+    } else {
+        const struct in6_addr *ip = &address.socket.ip6.sin6_addr;
+        lua_pushlstring(lua, (const char *)ip, sizeof *ip);
+    }
+    return 1;
+}
+
 static int free_tls(lua_State *lua)
 {
     struct tls **tls = luaL_checkudata(lua, 1, TLS_TYPE);
@@ -217,6 +234,7 @@ void config_push_host(lua_State *lua, double run_seconds)
         {"list", host_list},
         {"environment", host_environment},
         {"address", host_address},
+        {"ip", host_ip},
         {"tls", host_tls},
         {"is_secret_field", host_is_secret_field},
         {"origin", host_origin},

@@ -1,9 +1,10 @@
 /*
  * connect: one attempt, from the name to the transport.
  *
- *     RESOLVING ──▶ CONNECTING ──▶ (HANDSHAKING) ──▶ on_connected
- *          └──────────────┴───────────────┴── FAILED ──▶ on_failed, in the next turn
+ *     RESOLVING ──▶ CONNECTING ──▶ (TUNNELLING) ──▶ (HANDSHAKING) ──▶ on_connected
+ *          └──────────────┴───────────────┴────────────────┴── FAILED ──▶ on_failed, in the next turn
  *
+ * Through a forward proxy it is the proxy that is resolved and connected to; the proxy resolves the target's name.
  * While CONNECTING there may be several sockets on the way at once; the first that is connected wins and the others are closed. Both callbacks
  * come from the loop with the attempt already freed.
  */
@@ -31,7 +32,7 @@
 #define KEEPALIVE_INTERVAL_S 15
 #define KEEPALIVE_PROBES     4
 
-enum phase { RESOLVING, CONNECTING, HANDSHAKING, FAILED };
+enum phase { RESOLVING, CONNECTING, TUNNELLING, HANDSHAKING, FAILED };
 
 /* One address being connected to. */
 struct trial {
@@ -53,6 +54,7 @@ struct connect_attempt {
     struct resolver_result addresses;
     size_t begun; /* addresses */
     struct trial trials[RESOLVER_MAX_ADDRESSES];
+    struct tunnel *tunnel;
     SSL *ssl;
     enum connect_failure failure;
     struct error error;
@@ -75,6 +77,8 @@ static void stop(struct connect_attempt *attempt)
         resolver_cancel(attempt->query);
         attempt->query = NULL;
     }
+    tunnel_free(attempt->tunnel);
+    attempt->tunnel = NULL;
     SSL_free(attempt->ssl);
     attempt->ssl = NULL;
     for (size_t i = 0; i < RESOLVER_MAX_ADDRESSES; i++) {
@@ -121,18 +125,58 @@ static void tell_connected(struct connect_attempt *attempt, struct trial *trial)
     callbacks->on_connected(owner, transport);
 }
 
+/* Who is resolved and connected to. */
+static const char *next_host(const struct connect_attempt *attempt)
+{
+    const struct connect_target *target = &attempt->target;
+    return target->proxy != NULL ? target->proxy->host : target->host;
+}
+
+static uint16_t next_port(const struct connect_attempt *attempt)
+{
+    const struct connect_target *target = &attempt->target;
+    return target->proxy != NULL ? target->proxy->port : target->port;
+}
+
+/* Puts the forward proxy, if there is one, in front of the error: it lies there, or on the way there. */
+static void blame_proxy(struct connect_attempt *attempt)
+{
+    const struct tunnel_proxy *proxy = attempt->target.proxy;
+    if (proxy != NULL) {
+        bool is_ip6 = strchr(proxy->host, ':') != NULL;
+        error_prefix(&attempt->error,
+                     is_ip6 ? "forward proxy [%s]:%u: " : "forward proxy %s:%u: ", proxy->host, proxy->port);
+    }
+}
+
+static void describe_target(struct connect_attempt *attempt, const char *verb, const char *what)
+{
+    const struct connect_target *target = &attempt->target;
+    bool is_ip6 = strchr(target->host, ':') != NULL;
+    error_set(&attempt->error, is_ip6 ? "%s [%s]:%u: %s" : "%s %s:%u: %s", verb, target->host, target->port,
+              what);
+}
+
 /* The sentence about a phase, up to what happened. */
 static void describe_phase(struct connect_attempt *attempt, const char *what)
 {
     const struct connect_target *target = &attempt->target;
-    bool is_ip6 = strchr(target->host, ':') != NULL;
     switch (attempt->phase) {
     case RESOLVING:
-        error_set(&attempt->error, "cannot resolve %s: %s", target->host, what);
+        error_set(&attempt->error, "cannot resolve %s: %s", next_host(attempt), what);
+        blame_proxy(attempt);
         break;
     case CONNECTING:
-        error_set(&attempt->error, is_ip6 ? "connect to [%s]:%u: %s" : "connect to %s:%u: %s", target->host,
-                  target->port, what);
+        if (target->proxy != NULL) {
+            error_set(&attempt->error, "%s", what);
+            blame_proxy(attempt);
+        } else {
+            describe_target(attempt, "connect to", what);
+        }
+        break;
+    case TUNNELLING:
+        describe_target(attempt, "CONNECT", what);
+        blame_proxy(attempt);
         break;
     case HANDSHAKING:
         error_set(&attempt->error, "TLS handshake with %s: %s", target->host, what);
@@ -208,6 +252,50 @@ static void on_handshake_ready(evutil_socket_t fd, short ready, void *argument)
     handshake(trial->attempt, trial);
 }
 
+/* The socket leads to the target: TLS, if it is to be spoken. */
+static void reached(struct connect_attempt *attempt, struct trial *trial)
+{
+    if (attempt->target.tls == NULL) {
+        tell_connected(attempt, trial);
+        return;
+    }
+    attempt->phase = HANDSHAKING;
+    attempt->ssl = tls_connection(attempt->target.tls, trial->fd);
+    handshake(attempt, trial);
+}
+
+/* ------------------------------------------------------------------------------------------------ forward proxy */
+
+static void on_tunnel_ready(evutil_socket_t fd, short ready, void *argument);
+
+static void tunnel(struct connect_attempt *attempt, struct trial *trial)
+{
+    char why[TUNNEL_TEXT_SIZE];
+    switch (tunnel_advance(attempt->tunnel, trial->fd, why)) {
+    case TUNNEL_OPEN:
+        reached(attempt, trial);
+        break;
+    case TUNNEL_WANT_READ:
+        wait_for(trial, EV_READ, on_tunnel_ready);
+        break;
+    case TUNNEL_WANT_WRITE:
+        wait_for(trial, EV_WRITE, on_tunnel_ready);
+        break;
+    case TUNNEL_FAILED:
+        describe_phase(attempt, why);
+        fail(attempt, CONNECT_UNREACHABLE);
+        break;
+    }
+}
+
+static void on_tunnel_ready(evutil_socket_t fd, short ready, void *argument)
+{
+    (void)fd;
+    (void)ready;
+    struct trial *trial = argument;
+    tunnel(trial->attempt, trial);
+}
+
 /* ------------------------------------------------------------------------------------------------ TCP */
 
 static void connect_next(struct connect_attempt *attempt);
@@ -240,13 +328,13 @@ static void on_connect_ready(evutil_socket_t fd, short ready, void *argument)
             trial_end(&attempt->trials[i]);
         }
     }
-    if (attempt->target.tls == NULL) {
-        tell_connected(attempt, trial);
+    if (attempt->target.proxy == NULL) {
+        reached(attempt, trial);
         return;
     }
-    attempt->phase = HANDSHAKING;
-    attempt->ssl = tls_connection(attempt->target.tls, fd);
-    handshake(attempt, trial);
+    attempt->phase = TUNNELLING;
+    attempt->tunnel = tunnel_new(slice_of(attempt->target.proxy->request));
+    tunnel(attempt, trial);
 }
 
 static void set_option(int fd, int level, int option, int value)
@@ -313,6 +401,7 @@ static void on_resolved(void *owner, const struct resolver_result *result)
     attempt->query = NULL;
     if (result->count == 0) {
         attempt->error = result->error;
+        blame_proxy(attempt);
         fail(attempt, CONNECT_UNREACHABLE);
         return;
     }
@@ -358,10 +447,12 @@ struct connect_attempt *connect_start(struct loop *loop, struct resolver *resolv
     loop_timer_init(&attempt->next, loop, on_next, attempt);
     loop_timer_set(&attempt->total, timeout_ns);
     struct resolver_result known;
-    if (resolver_cached(resolver, target->host, target->port, &known)) {
+    const char *host = next_host(attempt);
+    uint16_t port = next_port(attempt);
+    if (resolver_cached(resolver, host, port, &known)) {
         on_resolved(attempt, &known);
     } else {
-        attempt->query = resolver_start(resolver, loop, target->host, target->port, on_resolved, attempt);
+        attempt->query = resolver_start(resolver, loop, host, port, on_resolved, attempt);
     }
     return attempt;
 }

@@ -35,6 +35,7 @@ static void route_free(struct route *route)
     if (route->tls != NULL) {
         tls_free(route->tls);
     }
+    tunnel_proxy_free(route->proxy);
 }
 
 void proxy_settings_release(struct proxy_settings *settings)

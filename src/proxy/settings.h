@@ -10,6 +10,7 @@
 #include "http/head.h"
 #include "net/address.h"
 #include "net/tls.h"
+#include "net/tunnel.h"
 
 struct proxy_timeouts { /* nanoseconds */
     uint64_t request_head, request_idle, keep_alive, upstream_idle, connect, response, response_idle, write;
@@ -35,7 +36,8 @@ struct route {
         sets_credential; /* one of headers is a credential field (see redact.h): the client's credentials are removed */
     bool forwarded; /* adds X-Forwarded-For/-Proto/-Host */
     struct proxy_timeouts timeouts;
-    struct tls *tls; /* owned; NULL: http */
+    struct tls *tls;            /* owned; NULL: http */
+    struct tunnel_proxy *proxy; /* owned; the forward proxy on the way there; NULL: direct */
     bool capture, half_close, retry_stale;
     size_t max_connections; /* 0: none */
     _Atomic size_t

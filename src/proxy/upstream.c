@@ -323,7 +323,8 @@ struct upstream *upstream_start(struct worker *worker, const struct upstream_req
         upstream->reused = true;
         take_transport(upstream, transport);
     } else {
-        struct connect_target target = {.host = route->host, .port = route->port, .tls = route->tls};
+        struct connect_target target = {
+            .host = route->host, .port = route->port, .tls = route->tls, .proxy = route->proxy};
         upstream->attempt = connect_start(worker->loop, worker->shared->resolver, &target,
                                           route->timeouts.connect, &connecting, upstream);
     }

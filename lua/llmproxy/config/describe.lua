@@ -43,7 +43,7 @@ local function shown(value, hidden, kind)
   if value == nil or value == false then return value end
   if hidden and not (type(value) == "table" and next(value) == nil) then return SECRET end
   if type(value) == "function" then return "function" end
-  if kind == "url" and type(value) == "string" then return bare_url(value) end
+  if (kind == "url" or kind == "any") and type(value) == "string" then return bare_url(value) end
   if type(value) ~= "table" then return value end
   local copy = {}
   for key, item in pairs(value) do copy[key] = shown(item, false, kind) end

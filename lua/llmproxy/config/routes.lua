@@ -1,4 +1,5 @@
 --- What is to be said about routes beyond the form of each value: that they differ, that their credentials are safe, and what the proxy needs to know about their upstreams.
+local forward_proxy = require "llmproxy.config.forward_proxy"
 local upstream = require "llmproxy.config.upstream"
 
 local routes = {}
@@ -78,6 +79,28 @@ function routes.inherit_timeouts(list, timeouts)
   return taken
 end
 
+--- Gives each route to an https upstream that names no forward proxy the one that the environment names for it; returns the paths of those it set, with the variable.
+---@param host table
+---@param list table[] checked routes, changed
+---@param variable fun(name: string): string?
+---@param report fun(path: string, message: string)
+---@return table<string, string> set by path, the variable's name
+function routes.inherit_proxy(host, list, variable, report)
+  local set, is_reported = {}, false
+  for index, route in pairs(list) do
+    local parts = route.upstream and upstream.parse(route.upstream)
+    if parts and parts.scheme == "https" and route.proxy == nil then
+      local url, name = forward_proxy.from_environment(host, variable, parts)
+      local checked, message = forward_proxy.check(url)
+      if message and not is_reported then report(name, message) end
+      is_reported = is_reported or message ~= nil
+      route.proxy = checked
+      if name then set[("routes[%d].proxy"):format(index)] = name end
+    end
+  end
+  return set
+end
+
 --- Checks routes that are well formed one by one, and makes of each what the proxy is told.
 ---@param host table
 ---@param list table[] checked routes; entries and keys that were wrong are absent
@@ -103,6 +126,7 @@ function routes.finish(host, list, exposed, report)
         authority = parts.authority,
         base_path = parts.path,
         tls = tls_of(host, route, parts, path, report),
+        proxy = forward_proxy.finish(route.proxy, parts),
         headers = header_list(route.headers),
         timeouts = route.timeouts,
         strip_prefix = route.strip_prefix,

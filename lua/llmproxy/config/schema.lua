@@ -1,6 +1,7 @@
 --- The configuration's keys: their types, bounds and defaults, in the language of llmproxy.settings.
 --
 -- schema(host) gives the declaration. What only C can judge (an address) is asked of host; what needs a look at more than one key is in llmproxy.config.
+local forward_proxy = require "llmproxy.config.forward_proxy"
 local upstream = require "llmproxy.config.upstream"
 
 local LONGEST = 31536000 -- a year in seconds: no duration here is longer
@@ -83,6 +84,7 @@ local ROUTE = {
   forwarded = { type = "boolean", default = false, doc = "add X-Forwarded-For, -Proto and -Host" },
   timeouts = { type = "table", default = {}, fields = without_defaults(TIMEOUTS), doc = "as above, for this route" },
   tls = TLS,
+  proxy = { type = "any", expected = forward_proxy.expected, check = forward_proxy.check, doc = "forward proxy on the way to the upstream; https: HTTPS_PROXY, but NO_PROXY" },
   capture = { type = "boolean", default = true, doc = "false: its events have no bodies" },
   half_close = { type = "boolean", default = false, doc = "a client that ended its side still wants the response" },
   retry_stale = { type = "boolean", default = false, doc = "repeat a request once when a kept connection turns out to be closed" },
