@@ -229,16 +229,11 @@ static int host_run(lua_State *lua)
 void config_push_host(lua_State *lua, double run_seconds)
 {
     static const luaL_Reg functions[] = {
-        {"read", host_read},
-        {"exists", host_exists},
-        {"list", host_list},
-        {"environment", host_environment},
-        {"address", host_address},
-        {"ip", host_ip},
-        {"tls", host_tls},
-        {"is_secret_field", host_is_secret_field},
-        {"origin", host_origin},
-        {NULL, NULL},
+        {"read", host_read},       {"exists", host_exists},
+        {"list", host_list},       {"environment", host_environment},
+        {"address", host_address}, {"ip", host_ip},
+        {"tls", host_tls},         {"is_secret_field", host_is_secret_field},
+        {"origin", host_origin},   {NULL, NULL},
     };
     lua_newtable(lua);
     luaL_register(lua, NULL, functions);

@@ -40,6 +40,10 @@ static void clear_environment(void)
                                         "LLM_PROXY_PLUGINS",
                                         "LOG_LEVEL",
                                         "LOG_FORMAT",
+                                        "HTTPS_PROXY",
+                                        "https_proxy",
+                                        "NO_PROXY",
+                                        "no_proxy",
                                         "TEST_VALUE"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         unsetenv(names[i]);

@@ -634,6 +634,148 @@ static void a_session_is_resumed(void **state)
     }
 }
 
+/* ------------------------------------------------------------------------------------------------ forward proxy */
+
+static const char CONNECT_REQUEST[] = "CONNECT api.example:443 HTTP/1.1\r\nHost: api.example:443\r\n\r\n";
+
+/* To api.example:443, a name that is nowhere known, by the server as the forward proxy. */
+static void start_tunnelled(const char *proxy_host, struct tls *tls, uint64_t timeout_ns)
+{
+    static struct tunnel_proxy proxy;
+    proxy = (struct tunnel_proxy){
+        .host = (char *)(uintptr_t)proxy_host, .port = port, .request = (char *)(uintptr_t)CONNECT_REQUEST};
+    target = (struct connect_target){.host = "api.example", .port = 443, .tls = tls, .proxy = &proxy};
+    attempt = connect_start(test_loop, resolver, &target, timeout_ns, &callbacks, &attempt);
+    assert_int_equal(callback_count, 0);
+}
+
+/* The proxy has the request. */
+static void expect_connect_request(void)
+{
+    char got[256];
+    int size;
+    wait_until_with(test_loop, server_fd >= 0, serve());
+    wait_until(test_loop, (size = (int)recv(server_fd, got, sizeof got, 0)) > 0);
+    assert_int_equal(size, sizeof CONNECT_REQUEST - 1);
+    assert_memory_equal(got, CONNECT_REQUEST, sizeof CONNECT_REQUEST - 1);
+}
+
+static void proxy_answers(const char *text)
+{
+    assert_int_equal(send(server_fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+}
+
+/* "forward proxy HOST:PORT: " and text. */
+static const char *blamed(const char *host, const char *text)
+{
+    static char expected[256];
+    snprintf(expected, sizeof expected, "forward proxy %s:%u: %s", host, port, text);
+    return expected;
+}
+
+static void a_tunnel_leads_to_the_target(void **state)
+{
+    (void)state;
+    start_tunnelled("server.example", NULL, LONG_NS);
+    expect_connect_request();
+    turns(test_loop);
+    assert_int_equal(callback_count, 0);
+    proxy_answers("HTTP/1.1 200 OK\r\n\r\n");
+    expect_connected();
+    expect_usable();
+}
+
+static void tls_is_spoken_through_the_tunnel_and_to_the_target(void **state)
+{
+    (void)state;
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        callback_count = 0;
+        serve_tls((struct identity_settings){.issuer = &authority, .alternatives = "DNS:api.example"},
+                  version);
+        server_silent = true;
+        struct tls *tls = make_tls((struct tls_settings){0}, "api.example");
+        start_tunnelled("127.0.0.1", tls, LONG_NS);
+        expect_connect_request();
+        proxy_answers("HTTP/1.1 200 OK\r\n\r\n");
+        server_ssl = SSL_new(server_ctx);
+        tls_socket_attach(server_ssl, server_fd);
+        SSL_set_accept_state(server_ssl);
+        expect_connected();
+        assert_string_equal(server_saw_name, "api.example");
+        expect_usable();
+        transport_free(transport);
+        transport = NULL;
+        server_close();
+        tls_free(tls);
+    }
+}
+
+static void a_proxy_that_cannot_be_reached_is_named(void **state)
+{
+    (void)state;
+    start_tunnelled("nowhere.example", NULL, LONG_NS);
+    expect_failed(CONNECT_UNREACHABLE,
+                  blamed("nowhere.example", "cannot resolve nowhere.example: name or service not known"));
+    callback_count = 0;
+    stop_listening();
+    start_tunnelled("127.0.0.1", NULL, LONG_NS);
+    expect_failed(CONNECT_UNREACHABLE, blamed("127.0.0.1", "connection refused"));
+    callback_count = 0;
+    start_tunnelled("slow.example", NULL, 20 * NANOSECONDS_PER_MILLISECOND);
+    expect_failed(CONNECT_TIMED_OUT, blamed("slow.example", "cannot resolve slow.example: timed out"));
+}
+
+static void a_proxy_that_refuses_is_named_with_the_status(void **state)
+{
+    (void)state;
+    int before = open_descriptors();
+    start_tunnelled("127.0.0.1", NULL, LONG_NS);
+    expect_connect_request();
+    proxy_answers("HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\n\r\n");
+    expect_failed(CONNECT_UNREACHABLE,
+                  blamed("127.0.0.1", "CONNECT api.example:443: refused with status 407"));
+    server_close();
+    assert_int_equal(open_descriptors(), before);
+}
+
+static void a_proxy_that_closes_or_resets_is_named(void **state)
+{
+    (void)state;
+    start_tunnelled("127.0.0.1", NULL, LONG_NS);
+    expect_connect_request();
+    server_close();
+    expect_failed(CONNECT_UNREACHABLE, blamed("127.0.0.1", "CONNECT api.example:443: closed the connection"));
+    callback_count = 0;
+    start_tunnelled("127.0.0.1", NULL, LONG_NS);
+    expect_connect_request();
+    close_with_reset(server_fd);
+    server_fd = -1;
+    expect_failed(CONNECT_UNREACHABLE,
+                  blamed("127.0.0.1", "CONNECT api.example:443: connection reset by peer"));
+}
+
+static void a_proxy_that_hangs_times_out(void **state)
+{
+    (void)state;
+    start_tunnelled("127.0.0.1", NULL, 50 * NANOSECONDS_PER_MILLISECOND);
+    expect_connect_request();
+    proxy_answers("HTTP/1.1 200 OK\r\n");
+    expect_failed(CONNECT_TIMED_OUT, blamed("127.0.0.1", "CONNECT api.example:443: timed out"));
+}
+
+static void a_tunnel_can_be_cancelled(void **state)
+{
+    (void)state;
+    int before = open_descriptors();
+    start_tunnelled("127.0.0.1", NULL, LONG_NS);
+    expect_connect_request();
+    connect_cancel(attempt);
+    turns(test_loop);
+    assert_int_equal(callback_count, 0);
+    server_close();
+    assert_int_equal(open_descriptors(), before);
+}
+
 /* ------------------------------------------------------------------------------------------------ cancelling */
 
 /* Cancels and expects that nothing is left. */
@@ -738,6 +880,13 @@ int main(void)
         connect_test(a_silent_handshake_times_out),
         connect_test(a_client_certificate_is_shown),
         connect_test(a_session_is_resumed),
+        connect_test(a_tunnel_leads_to_the_target),
+        connect_test(tls_is_spoken_through_the_tunnel_and_to_the_target),
+        connect_test(a_proxy_that_cannot_be_reached_is_named),
+        connect_test(a_proxy_that_refuses_is_named_with_the_status),
+        connect_test(a_proxy_that_closes_or_resets_is_named),
+        connect_test(a_proxy_that_hangs_times_out),
+        connect_test(a_tunnel_can_be_cancelled),
         connect_test(it_can_be_cancelled_while_resolving),
         connect_test(it_can_be_cancelled_at_once),
         connect_test(it_can_be_cancelled_while_connecting),
