@@ -44,10 +44,11 @@ local function folder_of(path)
 end
 
 local function add_folder(load, folder, fault)
-  if load.host.list(folder) then
+  local names, reason = load.host.list(folder)
+  if names then
     table.insert(load.folders, #load.folders, folder) -- the stock folder stays the last
   else
-    fault(("expected a folder, '%s' is none"):format(folder))
+    fault(("expected a folder, '%s' %s"):format(folder, reason and "cannot be read: " .. reason or "is none"))
   end
 end
 

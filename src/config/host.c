@@ -4,8 +4,10 @@
 #include "config/host.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <lauxlib.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -80,7 +82,12 @@ static int host_list(lua_State *lua)
     int count = scandir(folder, names, NULL, alphasort);
     if (count < 0) {
         *names = NULL;
-        return 0;
+        if (errno == ENOENT || errno == ENOTDIR) {
+            return 0;
+        }
+        lua_pushnil(lua);
+        lua_pushstring(lua, strerror(errno));
+        return 2;
     }
     *names = realloc(*names, ((size_t)count + 1) * sizeof(struct dirent *));
     if (*names == NULL) {

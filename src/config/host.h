@@ -3,7 +3,7 @@
  *
  *     read(path)                 -> text | nil, message
  *     exists(path)               -> boolean
- *     list(folder)               -> names in it, sorted | nil when it is no folder
+ *     list(folder)               -> names in it, sorted | nil when it is no folder | nil, why it cannot be read
  *     environment(name)          -> value | nil
  *     address(text)              -> true, whether only this machine reaches it | false
  *     tls(settings, host)        -> a TLS context | nil, message
