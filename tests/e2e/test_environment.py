@@ -1,10 +1,12 @@
 """The environment variables, their defaults, and that flag goes before environment before file before default."""
 
 import json
+import subprocess
 
 import pytest
 
-from support.proxy import run
+from support.ports import free_port
+from support.proxy import BINARY, environment, run
 from support.waiting import wait_until
 
 ENABLED = {"OBSERVABILITY_ENABLED": "true"}
@@ -107,6 +109,26 @@ def test_relative_paths_are_relative_to_the_file(start_proxy, tmp_path):
     proxy = start_proxy({"observability": {"pipelines": [{"name": "x", "dispatcher": {1: "file", "path": "beside.jsonl"}}]}})
     proxy.exchange("GET", "/v1/models")
     proxy.wait_events(1, proxy.config_file.parent / "beside.jsonl")
+
+
+def test_admin_can_be_switched_off(start_proxy, upstream, tmp_path):
+    result = run("check", "--json", env={"ADMIN_ADDR": "false"})
+    assert json.loads(result.stdout)["settings"]["admin"] == {"value": False, "source": "env ADMIN_ADDR"}
+    file = tmp_path / "llm-proxy.lua"
+    file.write_text(f"return {{ listen = '127.0.0.1:{free_port()}' }}")
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen([BINARY, "-c", file], env=environment({"ADMIN_ADDR": "false"}), stderr=log)
+    try:
+        wait_until(lambda: " listening address=" in (tmp_path / "log").read_text(), "it listens")
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+    assert "admin is listening" not in (tmp_path / "log").read_text()
+
+
+def test_source_of_the_file_that_the_environment_names(tmp_path):
+    settings = json.loads(run("check", "--json", env={**ENABLED, "OBSERVABILITY_FILE": str(tmp_path / "x.jsonl")}).stdout)["settings"]
+    assert settings["observability.pipelines[1].dispatcher.path"] == {"value": str(tmp_path / "x.jsonl"), "source": "env OBSERVABILITY_FILE"}
 
 
 def test_json_log(start_proxy, upstream):
