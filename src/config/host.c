@@ -108,6 +108,17 @@ static int host_environment(lua_State *lua)
     return 1;
 }
 
+static int host_environment_names(lua_State *lua)
+{
+    lua_newtable(lua);
+    int count = 0;
+    for (char **variable = environ; *variable != NULL; variable++) {
+        lua_pushlstring(lua, *variable, strcspn(*variable, "="));
+        lua_rawseti(lua, -2, ++count);
+    }
+    return 1;
+}
+
 static int host_address(lua_State *lua)
 {
     struct address address;
@@ -223,6 +234,7 @@ void config_push_host(lua_State *lua, double run_seconds)
         {"exists", host_exists},
         {"list", host_list},
         {"environment", host_environment},
+        {"environment_names", host_environment_names},
         {"address", host_address},
         {"tls", host_tls},
         {"is_secret_field", host_is_secret_field},

@@ -5,6 +5,7 @@
  *     exists(path)               -> boolean
  *     list(folder)               -> names in it, sorted | nil when it is no folder | nil, why it cannot be read
  *     environment(name)          -> value | nil
+ *     environment_names()        -> names of all variables
  *     address(text)              -> true, whether only this machine reaches it | false
  *     tls(settings, host)        -> a TLS context | nil, message
  *     is_secret_field(name)      -> whether a header of that name carries a secret

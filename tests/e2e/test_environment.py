@@ -131,6 +131,36 @@ def test_source_of_the_file_that_the_environment_names(tmp_path):
     assert settings["observability.pipelines[1].dispatcher.path"] == {"value": str(tmp_path / "x.jsonl"), "source": "env OBSERVABILITY_FILE"}
 
 
+def test_unknown_variables_that_look_like_ours_are_told_of(start_proxy, upstream, tmp_path):
+    env = {"OBSERVABILITY_BUFER_SIZE": "7", "LLM_PROXY_TEAM": "red", "LLM_PROXY_OTHER_NAME": "x", "OBSERVABILITY_ENABLED": "false"}
+    proxy = start_proxy(env=env, events=False, file="""local team = env("LLM_PROXY_TEAM")
+        return { listen = "127.0.0.1:@PORT@", admin = "127.0.0.1:@ADMIN@", routes = { { prefix = "/", upstream = "@UPSTREAM@" } } }""")
+    (other, bufer) = [line for line in proxy.stderr.splitlines() if "unknown environment variable" in line]
+    assert "OBSERVABILITY_BUFER_SIZE, did you mean 'OBSERVABILITY_BUFFER_SIZE'?" in bufer and " warn " in bufer
+    assert "LLM_PROXY_OTHER_NAME" in other
+    checked = run("check", "-c", proxy.config_file, env=env)
+    assert checked.returncode == 0 and "warning: unknown environment variable OBSERVABILITY_BUFER_SIZE, did you mean" in checked.stderr
+    assert "LLM_PROXY_TEAM" not in checked.stderr
+
+
+def test_lines_about_the_start(start_proxy, upstream):
+    proxy = start_proxy(file="""return { listen = "127.0.0.1:@PORT@", admin = "127.0.0.1:@ADMIN@", limits = {}, routes = { { prefix = "/v1/", upstream = "@UPSTREAM@" },
+      { prefix = "/", name = "rest", upstream = "@UPSTREAM@" } }, observability = { enabled = true, pipelines = { { name = "plain", dispatcher = "stdout" } } } }""", events=False)
+    assert "route name=/v1/ prefix=/v1/ " in proxy.stderr and "route name=rest prefix=/ " in proxy.stderr
+    assert "pipeline name=plain transforms=none dispatcher=stdout" in proxy.stderr
+
+
+@pytest.mark.parametrize("limits, level", [("{}", "info"), ("{ max_connections = 10000 }", "warn")])
+def test_lowered_connections_are_a_warning_only_when_they_were_asked_for(start_proxy, tmp_path, limits, level):
+    text = f"""return {{ listen = "127.0.0.1:@PORT@", admin = "127.0.0.1:@ADMIN@", limits = {limits}, routes = {{ {{ prefix = "/", upstream = "@UPSTREAM@" }} }} }}"""
+    few_files = tmp_path / "few_files"
+    few_files.write_text(f'#!/bin/sh\nulimit -n 512\nexec {BINARY} "$@"\n')
+    few_files.chmod(0o755)
+    proxy = start_proxy(file=text, events=False, binary=few_files)
+    (line,) = [line for line in proxy.stderr.splitlines() if "max_connections is lowered" in line]
+    assert f" {level} " in line
+
+
 def test_json_log(start_proxy, upstream):
     proxy = start_proxy(file=False, env={"UPSTREAM_URL": upstream.url, "LOG_FORMAT": "json", "LOG_LEVEL": "debug"}, events=False)
     proxy.exchange("GET", "/v1/models")
