@@ -205,7 +205,8 @@ local function load_routes(load, checked, given)
     load.origins[path] = known and "file" or "default"
   end
   local listen = checked.listen or {}
-  return routes.finish(load.host, checked.routes, exposed_address(load, listen), load.report)
+  local exposed = given.clients == nil and exposed_address(load, listen) or nil
+  return routes.finish(load.host, checked.routes, exposed, load.report)
 end
 
 -- Results ---------------------------------------------------------------------------------------------------------------------------------------------------------------
@@ -235,6 +236,13 @@ local function names_of(all)
       dispatcher = pipeline.dispatcher.name,
     }
   end
+  return list
+end
+
+-- As the proxy is told.
+local function token_list(clients)
+  local list = {}
+  for name, secret in pairs(clients and clients.tokens or {}) do list[#list + 1] = { name = name, secret = secret } end
   return list
 end
 
@@ -284,6 +292,7 @@ function config.load(host, source)
   result.pipelines = names_of(all)
   result.description = described
   checked.routes = finished
+  checked.clients = { tokens = token_list(checked.clients), networks = checked.clients and checked.clients.networks }
   checked.admin_token = load.variable("ADMIN_TOKEN")
   result.settings = checked
   return result

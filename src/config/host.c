@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "net/address.h"
+#include "net/network.h"
 #include "proxy/redact.h"
 #include "script/script.h"
 
@@ -109,6 +109,15 @@ static int host_address(lua_State *lua)
     lua_pushboolean(lua, known);
     lua_pushboolean(lua, known && address_is_loopback(&address));
     return 2;
+}
+
+static int host_network(lua_State *lua)
+{
+    struct network network;
+    struct slice text;
+    text.data = luaL_checklstring(lua, 1, &text.size);
+    lua_pushboolean(lua, network_parse(text, &network));
+    return 1;
 }
 
 static int free_tls(lua_State *lua)
@@ -212,15 +221,11 @@ static int host_run(lua_State *lua)
 void config_push_host(lua_State *lua, double run_seconds)
 {
     static const luaL_Reg functions[] = {
-        {"read", host_read},
-        {"exists", host_exists},
-        {"list", host_list},
-        {"environment", host_environment},
-        {"address", host_address},
-        {"tls", host_tls},
-        {"is_secret_field", host_is_secret_field},
-        {"origin", host_origin},
-        {NULL, NULL},
+        {"read", host_read},       {"exists", host_exists},
+        {"list", host_list},       {"environment", host_environment},
+        {"address", host_address}, {"network", host_network},
+        {"tls", host_tls},         {"is_secret_field", host_is_secret_field},
+        {"origin", host_origin},   {NULL, NULL},
     };
     lua_newtable(lua);
     luaL_register(lua, NULL, functions);

@@ -6,6 +6,7 @@
  *     list(folder)               -> names in it, sorted | nil when it is no folder
  *     environment(name)          -> value | nil
  *     address(text)              -> true, whether only this machine reaches it | false
+ *     network(text)              -> whether it is a network in CIDR notation
  *     tls(settings, host)        -> a TLS context | nil, message
  *     is_secret_field(name)      -> whether a header of that name carries a secret
  *     origin(function)           -> file, first line, last line | nil for one that is not from a file
