@@ -55,13 +55,20 @@ static bool last_member(struct slice *rest, struct slice *member)
     return true;
 }
 
-/* Some proxies write the port as well: "1.2.3.4:5", "[::1]:5". */
-static struct slice without_port(struct slice text)
+/* Some proxies write the port as well: "1.2.3.4:5", "[::1]:5". An interface ("fe80::1%eth0") means nothing beyond the machine that wrote it. */
+static bool parse_member(struct slice text, struct address *address)
 {
     const char *colon = memrchr(text.data, ':', text.size);
     bool has_port = colon != NULL && colon > text.data &&
                     (colon[-1] == ']' || memchr(text.data, ':', text.size) == colon);
-    return has_port ? slice_range(text.data, colon) : text;
+    uint64_t port;
+    if (has_port) {
+        if (!slice_to_uint64(slice_range(colon + 1, text.data + text.size), &port) || port > UINT16_MAX) {
+            return false;
+        }
+        text = slice_range(text.data, colon);
+    }
+    return memchr(text.data, '%', text.size) == NULL && address_from_ip(text, 0, address);
 }
 
 /* From the right, where the nearest proxy wrote, the first address that is no trusted proxy's; if there is none, the leftmost. False: there is none, or one on the way is malformed. */
@@ -75,7 +82,7 @@ static bool read_forwarded_for(const struct proxy_settings *settings, const stru
             continue;
         }
         while (last_member(&rest, &member)) {
-            if (member.size == 0 || !address_from_ip(without_port(member), 0, client)) {
+            if (member.size == 0 || !parse_member(member, client)) {
                 return false;
             }
             address_unmap(client);

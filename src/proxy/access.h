@@ -9,8 +9,8 @@
 
 struct access {
     bool trusted; /* the peer is a trusted proxy */
-    char client
-        [ADDRESS_TEXT_SIZE]; /* the address that a trusted proxy named as the client's, without a port; "": none, the peer it is */
+    /* The address, without a port, that a trusted proxy named as the client's; "": none, the peer it is. */
+    char client[ADDRESS_TEXT_SIZE];
     const char *client_name;     /* of its token, as long as the settings live; NULL: it has none */
     const char *refusal;         /* why it may not come in, for the record; NULL: it may. Static */
     const char *refusal_message; /* for the client; NULL: the usual one */

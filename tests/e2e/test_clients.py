@@ -6,6 +6,7 @@ import pytest
 
 from support.proxy import run
 from support.waiting import wait_until
+from support.wire import Wire
 
 ALICE, BOB, KEY = "alice-s3cr3t", "bob-s3cr3t", "sk-of-the-operator"
 TOKENS = {"clients": {"tokens": {"alice": ALICE, "bob": BOB}}}
@@ -107,6 +108,15 @@ def test_networks_decide_by_the_peer(start_proxy, upstream):
     event = outside.event()
     assert event["status"] == 401 and "clients.networks" in event["error"]["message"]
     assert len(upstream.requests) == 1
+
+
+def test_unix_sockets_are_a_network_of_their_own(start_proxy, tmp_path):
+    path = str(tmp_path / "s")
+    proxy = start_proxy(file=f"""return {{ listen = {{ "127.0.0.1:@PORT@", "unix:{path}" }}, admin = "127.0.0.1:@ADMIN@", clients = {{ networks = {{ "unix:" }} }},
+        limits = {{ max_connections_per_client = 1 }}, routes = {{ {{ prefix = "/", upstream = "@UPSTREAM@" }} }} }}""")
+    with Wire(path) as first, Wire(path) as second:
+        assert first.exchange("GET", "/v1/models").status == second.exchange("GET", "/v1/models").status == 200
+    assert is_unauthorized(proxy.exchange("GET", "/v1/models"))
 
 
 def test_network_and_token_are_both_needed(start_proxy):

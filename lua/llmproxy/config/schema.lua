@@ -151,6 +151,7 @@ local REDACT = {
 
 -- Two names for one secret could not be told apart.
 local function check_tokens(tokens)
+  if next(tokens) == nil then return nil, "expected at least one token: names as keys, secrets as values" end
   local seen = {}
   for name, secret in pairs(tokens) do
     local other = seen[secret]
@@ -160,6 +161,11 @@ local function check_tokens(tokens)
   return tokens
 end
 
+local function check_networks(networks)
+  if networks[1] then return networks end
+  return nil, "expected at least one network"
+end
+
 local function check_clients(clients)
   if clients.tokens or clients.networks then return clients end
   return nil, "expected tokens or networks, got neither"
@@ -167,8 +173,8 @@ end
 
 -- secret: what stands where a token is expected may be one.
 local TOKENS = {
-  type = "map", min = 1, secret = true, check = check_tokens, doc = "one of these secrets, by the name it has in events, comes with each request",
-  expected = "a table with at least one token: names as keys, secrets as values",
+  type = "map", secret = true, check = check_tokens, doc = "one of these secrets, by the name it has in events, comes with each request",
+  expected = "a table of tokens: names as keys, secrets as values",
   keys = { type = "string", min = 1, max = 200 },
   items = { type = "secret", pattern = "^[\33-\126]+$", expected = "a secret (text that is not empty, of ASCII characters without spaces)" },
 }
@@ -204,7 +210,7 @@ return function(host)
   }
   local clients = {
     tokens = TOKENS,
-    networks = { type = "list", items = network, min = 1, doc = "where they come from" },
+    networks = { type = "list", items = network, check = check_networks, doc = "where they come from" },
   }
   return {
     listen = { type = "one_of", types = { address, { type = "list", items = address, min = 1, max = 64 } }, default = "127.0.0.1:8080", doc = "where clients come in" },

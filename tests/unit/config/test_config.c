@@ -271,7 +271,7 @@ static void what_would_let_in_nobody_or_anybody_is_refused(void **state)
     (void)state;
     assert_one_error("return { clients = {} }", "clients: expected tokens or networks");
     assert_one_error("return { clients = { tokens = { alice = nil } } }",
-                     "clients.tokens: expected a table with at least one token");
+                     "clients.tokens: expected at least one token");
     assert_one_error("return { clients = { tokens = { alice = '' } } }",
                      "clients.tokens.alice: expected a secret");
     assert_one_error("return { clients = { tokens = { b = 'hush', a = 'hush' } } }",
@@ -280,6 +280,8 @@ static void what_would_let_in_nobody_or_anybody_is_refused(void **state)
     assert_lacks(buffer_data(&errors), "hush");
     assert_one_error("return { clients = { networks = { '10.0.0.0/33' } } }",
                      "clients.networks[1]: expected a network");
+    assert_one_error("return { clients = { networks = {} } }",
+                     "clients.networks: expected at least one network");
     assert_one_error("return { trusted_proxies = { 'proxy' } }", "trusted_proxies[1]: expected a network");
     /* One fault is one error, and not also a route without clients. */
     assert_one_error("return { listen = ':1', clients = { tokens = {} }, routes = { { prefix = '/', upstream "
@@ -320,7 +322,7 @@ static void impossible_together_is_refused(void **state)
                      "observability.pipelines[2].name: ");
     assert_one_error("return { observability = { bus = { 'disk', path = 'spool' } } }",
                      "observability.bus: expected { \"memory\" }");
-    assert_one_error("return { clients = {} }", "clients: unknown key");
+    assert_one_error("return { tokens = {} }", "tokens: unknown key");
 }
 
 static void what_is_safe_needs_no_token_and_no_consent(void **state)

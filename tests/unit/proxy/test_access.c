@@ -174,6 +174,10 @@ static void what_is_malformed_or_said_by_others_is_not_believed(void **state)
     expect_client("10.0.0.1:1", FIELDS("X-Forwarded-For", "192.0.2.7, , 10.0.0.2"), "");
     expect_client("10.0.0.1:1", FIELDS("X-Forwarded-For", ":80"), "");
     expect_client("10.0.0.1:1", FIELDS("X-Forwarded-For", "unknown"), "");
+    expect_client("10.0.0.1:1", FIELDS("X-Forwarded-For", "8.8.8.8:"), "");
+    expect_client("10.0.0.1:1", FIELDS("X-Forwarded-For", "8.8.8.8:x"), "");
+    expect_client("10.0.0.1:1", FIELDS("X-Forwarded-For", "[2a00::9]:65536"), "");
+    expect_client("10.0.0.1:1", FIELDS("X-Forwarded-For", "fe80::1%lo"), "");
     expect_client("192.0.2.9:1", FIELDS("X-Forwarded-For", "192.0.2.7"), "");
     assert_false(check("192.0.2.9:1", NULL).trusted);
 }
