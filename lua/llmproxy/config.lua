@@ -44,10 +44,11 @@ local function folder_of(path)
 end
 
 local function add_folder(load, folder, fault)
-  if load.host.list(folder) then
+  local names, reason = load.host.list(folder)
+  if names then
     table.insert(load.folders, #load.folders, folder) -- the stock folder stays the last
   else
-    fault(("expected a folder, '%s' is none"):format(folder))
+    fault(("expected a folder, '%s' %s"):format(folder, reason and "cannot be read: " .. reason or "is none"))
   end
 end
 
@@ -261,6 +262,7 @@ end
 ---@field errors string[]
 ---@field settings table? checked and complete, with routes as the proxy is told
 ---@field pipelines { name: string, buffer_size: integer, memory_limit: integer, watchdog: number, transforms: string, dispatcher: string }[]?
+---@field warnings string[]? about what is no fault but hardly meant
 ---@field fixed { name: string, identity: string }[]? parts that only a restart can change
 ---@field description string?
 ---@field file string?
@@ -288,11 +290,13 @@ function config.load(host, source)
   local result = { errors = load.errors, file = load.file, text = load.text, answers = load.answers, folders = load.folders }
   if load.errors[1] then return result end
   local described = source.describe and description(load, checked, given, all)
+  result.warnings = environment.unknown(host.environment_names(), load.answers.environment)
   result.fixed = fixed_parts(checked)
   result.pipelines = names_of(all)
   result.description = described
   checked.routes = finished
   checked.clients = { tokens = token_list(checked.clients), networks = checked.clients and checked.clients.networks }
+  checked.limits.default_max_connections = not (type(given.limits) == "table" and given.limits.max_connections)
   checked.admin_token = load.variable("ADMIN_TOKEN")
   result.settings = checked
   return result

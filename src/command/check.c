@@ -14,6 +14,9 @@ static int run(const struct options *options)
     if (config == NULL) {
         command_errors(&errors);
     } else {
+        for (char **warning = config->warnings; *warning != NULL; warning++) {
+            command_error("warning: %s", *warning);
+        }
         status = command_print(config->description);
     }
     config_free(config);

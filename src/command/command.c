@@ -95,7 +95,8 @@ static int print_overview(void)
         buffer_printf(&text, "  %-8s  %s%s\n", commands[i]->name, commands[i]->summary,
                       i == 0 ? " (the default)" : "");
     }
-    buffer_append_string(&text, "\nllm-proxy COMMAND --help tells more about one.\n");
+    buffer_append_string(&text,
+                         "\nllm-proxy COMMAND --help, or llm-proxy help COMMAND, tells more about one.\n");
     char *string = buffer_take_string(&text);
     int status = command_print(string);
     free(string);
@@ -138,10 +139,14 @@ static int refuse_option(const struct command *command, const char *option)
 /* The value of an option "-c": what stands behind it in the same word, or the next word; NULL and an error when there is none. */
 static const char *option_value(const char *attached, int argc, char **argv, int *index)
 {
-    const char *value = attached != NULL ? attached : *index + 1 < argc ? argv[++*index] : "";
+    const char *option = argv[*index];
+    if (attached == NULL && *index + 1 == argc) {
+        command_error("%s needs the name of a file", option);
+        return NULL;
+    }
+    const char *value = attached != NULL ? attached : argv[++*index];
     if (value[0] == '\0') {
-        command_error("%s needs the name of a file",
-                      argv[attached != NULL || *index + 1 >= argc ? *index : *index - 1]);
+        command_error("%.*s got an empty name", (int)strcspn(option, "="), option);
         return NULL;
     }
     return value;
@@ -197,6 +202,35 @@ static bool read_options(const struct command *command, int argc, char **argv, s
     return true;
 }
 
+/* The command of that name; NULL and an error when there is none. */
+static const struct command *find_command(const char *name)
+{
+    const char *nearest = NULL;
+    for (size_t i = 0; commands[i] != NULL; i++) {
+        if (strcmp(commands[i]->name, name) == 0) {
+            return commands[i];
+        }
+        consider(name, commands[i]->name, &nearest);
+    }
+    consider(name, "help", &nearest);
+    refuse("command", name, nearest, "");
+    return NULL;
+}
+
+/* help [COMMAND] */
+static int help(int argc, char **argv)
+{
+    if (argc > 1) {
+        command_error("help: unexpected argument '%s'", argv[1]);
+        return EXIT_USAGE;
+    }
+    if (argc == 0 || strcmp(argv[0], "--help") == 0) {
+        return print_overview();
+    }
+    const struct command *command = find_command(argv[0]);
+    return command != NULL ? print_help(command) : EXIT_USAGE;
+}
+
 int command_dispatch(int argc, char **argv)
 {
     const struct command *command = commands[0];
@@ -204,17 +238,17 @@ int command_dispatch(int argc, char **argv)
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         return print_overview();
     }
-    if (argc > 1 && argv[1][0] != '-') {
-        const char *nearest = NULL;
-        size_t i = 0;
-        while (commands[i] != NULL && strcmp(commands[i]->name, argv[1]) != 0) {
-            consider(argv[1], commands[i++]->name, &nearest);
-        }
-        if (commands[i] == NULL) {
-            refuse("command", argv[1], nearest, "");
+    if (argc > 1 && strcmp(argv[1], "help") == 0) {
+        return help(argc - 2, argv + 2);
+    }
+    if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+        command = &command_version;
+        behind = 2;
+    } else if (argc > 1 && argv[1][0] != '-') {
+        command = find_command(argv[1]);
+        if (command == NULL) {
             return EXIT_USAGE;
         }
-        command = commands[i];
         behind = 2;
     }
     struct options options = {0};

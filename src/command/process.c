@@ -167,9 +167,10 @@ static void lower_max_connections(struct process *process, const struct config *
     }
     config->proxy->max_connections = possible;
     if (wanted != process->lowered_from) {
-        log_warn("limits.max_connections is lowered to what the limit of open files allows",
-                 log_integer("from", (int64_t)wanted), log_integer("to", (int64_t)possible),
-                 log_integer("open_files", (int64_t)process->open_files));
+        log_at(config->default_max_connections ? LOG_INFO : LOG_WARN,
+               "limits.max_connections is lowered to what the limit of open files allows",
+               log_integer("from", (int64_t)wanted), log_integer("to", (int64_t)possible),
+               log_integer("open_files", (int64_t)process->open_files));
         process->lowered_from = wanted;
     }
 }
@@ -317,14 +318,13 @@ static void log_start(const struct process *process)
     char address[ADDRESS_TEXT_SIZE];
     for (size_t i = 0; i < config->proxy->route_count; i++) {
         const struct route *route = &config->proxy->routes[i];
-        log_info("route", log_string("name", route->name),
-                 log_string("prefix", route->prefix[0] != '\0' ? route->prefix : "/"),
+        log_info("route", log_string("name", route->name), log_string("prefix", route->configured_prefix),
                  log_string("upstream", route->upstream));
     }
     for (size_t i = 0; config->proxy->observe && i < config->pipeline_count; i++) {
         const struct config_pipeline *pipeline = &config->pipelines[i];
         log_info("pipeline", log_string("name", pipeline->name),
-                 log_string("transforms", pipeline->transforms),
+                 log_string("transforms", pipeline->transforms[0] != '\0' ? pipeline->transforms : "none"),
                  log_string("dispatcher", pipeline->dispatcher));
     }
     if (!config->proxy->observe) {
@@ -362,6 +362,9 @@ struct process *process_start(struct config *config, const struct config_source 
     log_configure(config->log_level, config->log_format);
     log_info("llm-proxy", log_string("version", LLM_PROXY_VERSION),
              log_string("config", config->file != NULL ? config->file : "none"));
+    for (char **warning = config->warnings; *warning != NULL; warning++) {
+        log_warn(*warning);
+    }
     lower_max_connections(process, config);
 
     *status = EXIT_USAGE; /* pipelines fail by configuration, the rest by the system */

@@ -122,6 +122,7 @@ static void read_result(lua_State *lua, struct config *config)
     replay_read(lua, config->replay);
     read_pipelines(lua, config);
     read_fixed(lua, config);
+    config->warnings = convert_strings(lua, "warnings", &count);
     lua_getfield(lua, -1, "settings");
     convert_settings(lua, config);
     lua_pop(lua, 1);
@@ -169,8 +170,7 @@ static void add_general_error(const struct job *job, const struct error *error)
     const char *limits = "file and plugins together may take 5 seconds and 256 MiB";
     const char *message = without_our_place(error->message);
     bool named = file != NULL && file[0] != '\0' && strncmp(message, file, strlen(file)) != 0;
-    char *line = named ? xprintf("%s: %s (%s)", file, message, limits)
-                                                 : xprintf("%s (%s)", message, limits);
+    char *line = named ? xprintf("%s: %s (%s)", file, message, limits) : xprintf("%s (%s)", message, limits);
     add_error(job->errors, line);
     free(line);
 }
@@ -195,7 +195,8 @@ static bool perform(struct job *job)
         lua_pushcfunction(lua, run_job);
         lua_pushlightuserdata(lua, job);
     }
-    if (script == NULL || !script_call(script, 1, 0, job->config != NULL ? LOAD_SECONDS : DESCRIBE_SECONDS, &error)) {
+    if (script == NULL ||
+        !script_call(script, 1, 0, job->config != NULL ? LOAD_SECONDS : DESCRIBE_SECONDS, &error)) {
         add_general_error(job, &error);
     }
     script_free(script);
@@ -243,6 +244,7 @@ void config_free(struct config *config)
     free(config->pipelines);
     free(config->lua_folder);
     convert_free_strings(config->plugin_folders);
+    convert_free_strings(config->warnings);
     for (size_t i = 0; i < config->fixed_count; i++) {
         free(config->fixed[i].name);
         free(config->fixed[i].identity);

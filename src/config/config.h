@@ -42,8 +42,9 @@ struct config {
     enum log_level log_level;
     enum log_format log_format;
 
-    struct proxy_settings *proxy; /* one reference */
-    bool random_fingerprint_key;
+    struct proxy_settings *proxy;                         /* one reference */
+    bool random_fingerprint_key, default_max_connections; /* nobody asked for another */
+    char **warnings; /* NULL-terminated; lines about what is no fault but hardly meant */
 
     size_t buffer_bytes, max_decoded_bytes;
     struct config_pipeline *pipelines;

@@ -140,6 +140,7 @@ static void convert_route(lua_State *lua, struct route *route)
 {
     route->name = convert_string(lua, "name");
     route->prefix = convert_string(lua, "prefix");
+    route->configured_prefix = convert_string(lua, "configured_prefix");
     route->upstream = convert_string(lua, "upstream");
     route->host = convert_string(lua, "host");
     route->port = (uint16_t)number(lua, "port");
@@ -212,8 +213,9 @@ static void convert_clients(lua_State *lua, struct proxy_settings *proxy)
     lua_pop(lua, 1);
 }
 
-static void convert_limits(lua_State *lua, struct proxy_settings *proxy)
+static void convert_limits(lua_State *lua, struct config *config)
 {
+    struct proxy_settings *proxy = config->proxy;
     lua_getfield(lua, -1, "limits");
     proxy->http = (struct http_limits){
         .max_head_bytes = convert_size(lua, "max_head_bytes"),
@@ -223,6 +225,7 @@ static void convert_limits(lua_State *lua, struct proxy_settings *proxy)
     proxy->max_body_bytes = convert_size(lua, "max_body_bytes");
     proxy->max_connections = convert_size(lua, "max_connections");
     proxy->max_connections_per_client = convert_size(lua, "max_connections_per_client");
+    config->default_max_connections = boolean(lua, "default_max_connections");
     proxy->max_requests_per_connection = convert_size(lua, "max_requests_per_connection");
     lua_pop(lua, 1);
 }
@@ -295,7 +298,7 @@ void convert_settings(lua_State *lua, struct config *config)
     config->proxy->timeouts = convert_timeouts(lua);
     convert_routes(lua, config->proxy);
     convert_clients(lua, config->proxy);
-    convert_limits(lua, config->proxy);
+    convert_limits(lua, config);
     convert_log(lua, config);
     convert_observability(lua, config);
 }

@@ -4,8 +4,10 @@
 #include "config/host.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <lauxlib.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -80,7 +82,12 @@ static int host_list(lua_State *lua)
     int count = scandir(folder, names, NULL, alphasort);
     if (count < 0) {
         *names = NULL;
-        return 0;
+        if (errno == ENOENT || errno == ENOTDIR) {
+            return 0;
+        }
+        lua_pushnil(lua);
+        lua_pushstring(lua, strerror(errno));
+        return 2;
     }
     *names = realloc(*names, ((size_t)count + 1) * sizeof(struct dirent *));
     if (*names == NULL) {
@@ -98,6 +105,17 @@ static int host_list(lua_State *lua)
 static int host_environment(lua_State *lua)
 {
     lua_pushstring(lua, getenv(luaL_checkstring(lua, 1))); /* NULL: nil */
+    return 1;
+}
+
+static int host_environment_names(lua_State *lua)
+{
+    lua_newtable(lua);
+    int count = 0;
+    for (char **variable = environ; *variable != NULL; variable++) {
+        lua_pushlstring(lua, *variable, strcspn(*variable, "="));
+        lua_rawseti(lua, -2, ++count);
+    }
     return 1;
 }
 
@@ -221,11 +239,17 @@ static int host_run(lua_State *lua)
 void config_push_host(lua_State *lua, double run_seconds)
 {
     static const luaL_Reg functions[] = {
-        {"read", host_read},       {"exists", host_exists},
-        {"list", host_list},       {"environment", host_environment},
-        {"address", host_address}, {"network", host_network},
-        {"tls", host_tls},         {"is_secret_field", host_is_secret_field},
-        {"origin", host_origin},   {NULL, NULL},
+        {"read", host_read},
+        {"exists", host_exists},
+        {"list", host_list},
+        {"environment", host_environment},
+        {"environment_names", host_environment_names},
+        {"address", host_address},
+        {"network", host_network},
+        {"tls", host_tls},
+        {"is_secret_field", host_is_secret_field},
+        {"origin", host_origin},
+        {NULL, NULL},
     };
     lua_newtable(lua);
     luaL_register(lua, NULL, functions);

@@ -3,8 +3,9 @@
  *
  *     read(path)                 -> text | nil, message
  *     exists(path)               -> boolean
- *     list(folder)               -> names in it, sorted | nil when it is no folder
+ *     list(folder)               -> names in it, sorted | nil when it is no folder | nil, why it cannot be read
  *     environment(name)          -> value | nil
+ *     environment_names()        -> names of all variables
  *     address(text)              -> true, whether only this machine reaches it | false
  *     network(text)              -> whether it is a network in CIDR notation
  *     tls(settings, host)        -> a TLS context | nil, message

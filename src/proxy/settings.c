@@ -23,6 +23,7 @@ static void route_free(struct route *route)
 {
     free(route->name);
     free(route->prefix);
+    free(route->configured_prefix);
     free(route->upstream);
     free(route->host);
     free(route->authority);

@@ -22,9 +22,10 @@ struct route_header {
 
 struct route {
     char *name;
-    char *prefix;   /* without the last '/', so that "/v1" and "/v1/" are alike; "" is the root */
-    char *upstream; /* as configured, for events: scheme://authority[/path] */
-    char *host;     /* to connect to */
+    char *prefix;            /* without the last '/', so that "/v1" and "/v1/" are alike; "" is the root */
+    char *configured_prefix; /* for people; may be NULL */
+    char *upstream;          /* as configured, for events: scheme://authority[/path] */
+    char *host;              /* to connect to */
     uint16_t port;
     char *authority; /* for Host: host[:port] without a default port */
     char *base_path; /* path of the upstream URL without a last '/': "" or "/api" */

@@ -28,10 +28,10 @@ struct encoder {
 
 static bool encode_value(struct encoder *encoder);
 
-static bool fail(struct encoder *encoder, const char *what)
+static bool fail_at(struct encoder *encoder, int depth, const char *what)
 {
     struct buffer path = {0};
-    for (int i = 0; i < encoder->depth; i++) {
+    for (int i = 0; i < depth; i++) {
         const struct step *step = &encoder->path[i];
         if (step->key.data == NULL) {
             buffer_printf(&path, "[%zu]", step->index);
@@ -49,6 +49,28 @@ static bool fail(struct encoder *encoder, const char *what)
     error_set(encoder->error, "%s%scannot be written as JSON: %s", text, at_top ? "" : ": ", what);
     free(text);
     return false;
+}
+
+static bool fail(struct encoder *encoder, const char *what)
+{
+    return fail_at(encoder, encoder->depth, what);
+}
+
+/* All levels are on the stack, one above the other. Where the table that is too deep is one of those that it is in, the way round the circle was gone many times: only the first is told. */
+static bool fail_too_deep(struct encoder *encoder)
+{
+    lua_State *lua = encoder->lua;
+    int depth = encoder->depth, bottom = lua_gettop(lua) - depth;
+    for (int round = 1; round <= depth; round++) {
+        if (lua_rawequal(lua, -1, -1 - round)) {
+            int first = 0;
+            while (!lua_rawequal(lua, bottom + first, bottom + first + round)) {
+                first++;
+            }
+            return fail_at(encoder, first + round, "a table that contains itself");
+        }
+    }
+    return fail(encoder, "nested deeper than 160 levels");
 }
 
 static bool encode_number(struct encoder *encoder, double number)
@@ -209,7 +231,7 @@ static bool encode_object(struct encoder *encoder)
 static bool encode_table(struct encoder *encoder)
 {
     if (encoder->depth == SCRIPT_JSON_MAX_WRITTEN_DEPTH) {
-        return fail(encoder, "nested deeper than 160 levels, or a table that contains itself");
+        return fail_too_deep(encoder);
     }
     luaL_checkstack(encoder->lua, 6, NULL);
     size_t size = lua_objlen(encoder->lua, -1);

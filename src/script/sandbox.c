@@ -159,6 +159,52 @@ static bool load_from(lua_State *lua, const char *folder, const char *middle, co
     return false;
 }
 
+#define OURS  "llmproxy."
+#define WORDS "llmproxy.settings.words" /* knows which names are alike */
+
+/* Adds what follows "llmproxy." in the name to the list on top of the stack. */
+static void add_name(lua_State *lua, const char *name)
+{
+    if (strncmp(name, OURS, strlen(OURS)) == 0) {
+        lua_pushstring(lua, name + strlen(OURS));
+        lua_rawseti(lua, -2, (int)lua_objlen(lua, -2) + 1);
+    }
+}
+
+/* Appends ", did you mean 'llmproxy.X'?" to the string on top of the stack when a module has a name like that. */
+static void append_hint(lua_State *lua, const struct script *script, const char *name)
+{
+    static const char *const in_lua[] = {"llmproxy.llm", "llmproxy.settings", "llmproxy.sse",
+                                         "llmproxy.verdict"};
+    lua_getglobal(lua, "require");
+    lua_pushliteral(lua, WORDS);
+    if (lua_pcall(lua, 1, 1, 0) != 0) { /* a library without it */
+        lua_pop(lua, 1);
+        return;
+    }
+    lua_getfield(lua, -1, "nearest");
+    lua_remove(lua, -2);
+    lua_pushstring(lua, name + strlen(OURS));
+    lua_newtable(lua);
+    for (size_t i = 0; i < script->module_count; i++) {
+        add_name(lua, script->modules[i].name);
+    }
+    for (const struct script_module *module = script_modules; module->name != NULL; module++) {
+        add_name(lua, module->name);
+    }
+    for (size_t i = 0; i < sizeof in_lua / sizeof *in_lua; i++) {
+        add_name(lua, in_lua[i]);
+    }
+    lua_call(lua, 2, 1);
+    if (lua_isnil(lua, -1)) {
+        lua_pop(lua, 1);
+        return;
+    }
+    lua_pushfstring(lua, ", did you mean '" OURS "%s'?", lua_tostring(lua, -1));
+    lua_remove(lua, -2);
+    lua_concat(lua, 2);
+}
+
 /* Leaves the function that makes the module on the stack, or raises an error that names every place it is not in. */
 static void find_module(lua_State *lua, const char *name)
 {
@@ -169,9 +215,12 @@ static void find_module(lua_State *lua, const char *name)
         return;
     }
     lua_pushfstring(lua, "module '%s' not found: no host module of that name", name);
-    if (strncmp(name, "llmproxy.", strlen("llmproxy.")) == 0) {
+    if (strncmp(name, OURS, strlen(OURS)) == 0) {
         if (load_from(lua, script->lua_folder, "", name)) {
             return;
+        }
+        if (strcmp(name, WORDS) != 0) {
+            append_hint(lua, script, name);
         }
     } else {
         for (char **folder = script->plugin_folders; *folder != NULL; folder++) {

@@ -79,11 +79,12 @@ def refuse(tmp_path):
     ("return { listen = }", ["bad.lua:1"]),
     ("\n\nerror('on purpose')", ["on purpose"]),
     ("\n\nlocal x = nil\nreturn x.y", ["bad.lua:4"]),
-    ("return { listen = os.getenv('X') }", ["bad.lua:1", "os"]),
+    ("return { listen = os.getenv('X') }", ["bad.lua:1", "'os'", "use env(name, default) in the configuration"]),
+    ("return { listen = require('llmproxy.htp') }", ["did you mean 'llmproxy.http'"]),
     ("return { listen = io.open('x') }", ["io"]),
     ("return require 'nothing.like.that'", ["nothing.like.that"]),
     ("return { listen = read_file('/no/such/file') }", ["/no/such/file"]),
-    ("\x1bLJ\x02", ["bad.lua"]),
+    ("\x1bLJ\x02", ["bad.lua: expected Lua source, got bytecode"]),
 ])
 def test_refused(refuse, text, words):
     refuse(text, *words)
@@ -130,8 +131,20 @@ def broken_plugin(tmp_path, text, kind="transforms"):
     return run("check", "-c", file)
 
 
+def test_plugin_folder_that_cannot_be_read_says_why(tmp_path):
+    """A link to itself cannot be read by root either."""
+    (tmp_path / "loop").symlink_to("loop")
+    result = run("plugins", env={"LLM_PROXY_PLUGINS": f"{tmp_path}/loop:{tmp_path}/nothing"})
+    assert result.returncode == 2
+    assert f"'{tmp_path}/loop' cannot be read: Too many levels of symbolic links" in result.stderr
+    assert f"'{tmp_path}/nothing' is none" in result.stderr
+
+
 @pytest.mark.parametrize("text, words", [
     ("return {", "mine.lua:1"),
+    ("\x1bLJ\x02", "mine.lua: expected Lua source, got bytecode"),
+    ("require 'llmproxy.htp'", "did you mean 'llmproxy.http'"),
+    ("local x = os.time()", "llmproxy.time in plugins"),
     ("\n\nerror('on purpose')", "mine.lua:3"),
     ("return 3", "mine"),
     ("return { kind = 'dispatcher', api = 1, settings = {}, new = function() return { deliver = function() end } end }", "transform"),

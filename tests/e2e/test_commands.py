@@ -16,6 +16,13 @@ def test_help(arguments):
     assert "llm-proxy" in result.stdout and "-c" in result.stdout or arguments[0] in ("plugins", "version")
 
 
+def test_help_and_version_in_other_words():
+    assert run("help").stdout == run("--help").stdout != ""
+    assert run("help", "check").stdout == run("check", "--help").stdout != ""
+    assert run("--version").stdout == run("version").stdout != ""
+    assert run("help", "chek").returncode == 2 and "'check'" in run("help", "chek").stderr
+
+
 def test_version_names_the_libraries():
     result = run("version")
     assert result.returncode == 0 and result.stdout.startswith("llm-proxy ")
@@ -24,6 +31,7 @@ def test_version_names_the_libraries():
 
 
 @pytest.mark.parametrize("arguments, word", [(["srve"], "serve"), (["serve", "--no-such-flag"], "--no-such-flag"), (["serve", "-c"], "-c"),
+                                             (["serve", "-c", ""], "-c got an empty name"), (["serve", "--config="], "--config got an empty name"), (["help", "check", "surplus"], "surplus"),
                                              (["check", "surplus"], "surplus"), (["plugins", "show"], "NAME"), (["plugins", "show", "reduct"], "redact"),
                                              (["tail"], "tail"), (["dispatch"], "dispatch"), (["replay"], "replay")])
 def test_bad_usage(arguments, word):
@@ -47,6 +55,27 @@ def test_check_tells_the_effective_settings_and_where_they_come_from(tmp_path):
     json.loads(as_json.stdout)
     for secret in ("geheim", "Z2VoZWlt"):
         assert secret not in text + as_json.stdout + result.stderr
+
+
+def test_check_shows_an_address_without_what_may_be_secret_in_it(tmp_path):
+    file = tmp_path / "llm-proxy.lua"
+    file.write_text("""return { routes = { { prefix = "/v1/", upstream = "http://127.0.0.1:9" } }, observability = { pipelines = { { name = "x",
+      dispatcher = { "webhook", url = "http://me:geheim@127.0.0.1:9/in?token=geheim" } } } } }""")
+    as_text, as_json = run("check", "-c", file), run("check", "--json", "-c", file)
+    settings = json.loads(as_json.stdout)["settings"]
+    assert settings["observability.pipelines[1].dispatcher.url"]["value"] == "http://[secret]@127.0.0.1:9/in?[secret]"
+    assert "geheim" not in as_text.stdout + as_json.stdout
+    assert settings["routes[1].name"] == {"value": "/v1/", "source": "default"}
+
+
+def test_plugins_show_tells_bounds(tmp_path):
+    folder = tmp_path / "mine" / "transforms"
+    folder.mkdir(parents=True)
+    (folder / "bound.lua").write_text("""return { kind = "transform", api = 1, new = function() return function(event) return event end end, settings = {
+      count = { type = "integer", min = 1, max = 9 }, size = { type = "size", min = "1KiB" }, wait = { type = "duration", max = "1m" }, free = { type = "integer" } } }""")
+    text = run("plugins", "show", "bound", env={"LLM_PROXY_PLUGINS": str(tmp_path / "mine")}).stdout
+    for line in ("count (integer from 1 to 9)", "size (size of at least 1024 bytes)", "wait (duration of at most 60 s)", "free (integer)"):
+        assert line in text, text
 
 
 def test_check_does_no_io(tmp_path):

@@ -1,10 +1,12 @@
 """The environment variables, their defaults, and that flag goes before environment before file before default."""
 
 import json
+import subprocess
 
 import pytest
 
-from support.proxy import run
+from support.ports import free_port
+from support.proxy import BINARY, environment, run
 from support.waiting import wait_until
 
 ENABLED = {"OBSERVABILITY_ENABLED": "true"}
@@ -107,6 +109,56 @@ def test_relative_paths_are_relative_to_the_file(start_proxy, tmp_path):
     proxy = start_proxy({"observability": {"pipelines": [{"name": "x", "dispatcher": {1: "file", "path": "beside.jsonl"}}]}})
     proxy.exchange("GET", "/v1/models")
     proxy.wait_events(1, proxy.config_file.parent / "beside.jsonl")
+
+
+def test_admin_can_be_switched_off(start_proxy, upstream, tmp_path):
+    result = run("check", "--json", env={"ADMIN_ADDR": "false"})
+    assert json.loads(result.stdout)["settings"]["admin"] == {"value": False, "source": "env ADMIN_ADDR"}
+    file = tmp_path / "llm-proxy.lua"
+    file.write_text(f"return {{ listen = '127.0.0.1:{free_port()}' }}")
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen([BINARY, "-c", file], env=environment({"ADMIN_ADDR": "false"}), stderr=log)
+    try:
+        wait_until(lambda: " listening address=" in (tmp_path / "log").read_text(), "it listens")
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+    assert "admin is listening" not in (tmp_path / "log").read_text()
+
+
+def test_source_of_the_file_that_the_environment_names(tmp_path):
+    settings = json.loads(run("check", "--json", env={**ENABLED, "OBSERVABILITY_FILE": str(tmp_path / "x.jsonl")}).stdout)["settings"]
+    assert settings["observability.pipelines[1].dispatcher.path"] == {"value": str(tmp_path / "x.jsonl"), "source": "env OBSERVABILITY_FILE"}
+
+
+def test_unknown_variables_that_look_like_ours_are_told_of(start_proxy, upstream, tmp_path):
+    env = {"OBSERVABILITY_BUFER_SIZE": "7", "LLM_PROXY_TEAM": "red", "LLM_PROXY_OTHER_NAME": "x", "OBSERVABILITY_ENABLED": "false"}
+    proxy = start_proxy(env=env, events=False, file="""local team = env("LLM_PROXY_TEAM")
+        return { listen = "127.0.0.1:@PORT@", admin = "127.0.0.1:@ADMIN@", routes = { { prefix = "/", upstream = "@UPSTREAM@" } } }""")
+    (other, bufer) = [line for line in proxy.stderr.splitlines() if "unknown environment variable" in line]
+    assert "OBSERVABILITY_BUFER_SIZE, did you mean 'OBSERVABILITY_BUFFER_SIZE'?" in bufer and " warn " in bufer
+    assert "LLM_PROXY_OTHER_NAME" in other
+    checked = run("check", "-c", proxy.config_file, env=env)
+    assert checked.returncode == 0 and "warning: unknown environment variable OBSERVABILITY_BUFER_SIZE, did you mean" in checked.stderr
+    assert "LLM_PROXY_TEAM" not in checked.stderr
+
+
+def test_lines_about_the_start(start_proxy, upstream):
+    proxy = start_proxy(file="""return { listen = "127.0.0.1:@PORT@", admin = "127.0.0.1:@ADMIN@", limits = {}, routes = { { prefix = "/v1/", upstream = "@UPSTREAM@" },
+      { prefix = "/", name = "rest", upstream = "@UPSTREAM@" } }, observability = { enabled = true, pipelines = { { name = "plain", dispatcher = "stdout" } } } }""", events=False)
+    assert "route name=/v1/ prefix=/v1/ " in proxy.stderr and "route name=rest prefix=/ " in proxy.stderr
+    assert "pipeline name=plain transforms=none dispatcher=stdout" in proxy.stderr
+
+
+@pytest.mark.parametrize("limits, level", [("{}", "info"), ("{ max_connections = 10000 }", "warn")])
+def test_lowered_connections_are_a_warning_only_when_they_were_asked_for(start_proxy, tmp_path, limits, level):
+    text = f"""return {{ listen = "127.0.0.1:@PORT@", admin = "127.0.0.1:@ADMIN@", limits = {limits}, routes = {{ {{ prefix = "/", upstream = "@UPSTREAM@" }} }} }}"""
+    few_files = tmp_path / "few_files"
+    few_files.write_text(f'#!/bin/sh\nulimit -n 512\nexec {BINARY} "$@"\n')
+    few_files.chmod(0o755)
+    proxy = start_proxy(file=text, events=False, binary=few_files)
+    (line,) = [line for line in proxy.stderr.splitlines() if "max_connections is lowered" in line]
+    assert f" {level} " in line
 
 
 def test_json_log(start_proxy, upstream):

@@ -1,5 +1,6 @@
 --- Environment variables that are settings: checked as the key they stand for, and stronger than the file.
 local settings = require "llmproxy.settings"
+local words = require "llmproxy.settings.words"
 
 local environment = {}
 
@@ -101,6 +102,22 @@ function environment.apply(declaration, variable, checked, errors)
     end
   end
   return origins
+end
+
+--- A warning for each variable that looks like one of ours, but that nobody has asked for.
+---@param names string[] of all variables
+---@param answers table<string, string|false> those that were asked for, the configuration file included
+---@return string[]
+function environment.unknown(names, answers)
+  local known, warnings = { "OBSERVABILITY_FILE", "LLM_PROXY_CONFIG", "LLM_PROXY_PLUGINS" }, {} -- are read elsewhere
+  for _, entry in ipairs(VARIABLES) do known[#known + 1] = entry[1] end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    if answers[name] == nil and (name:find("^OBSERVABILITY_") or name:find("^LLM_PROXY_")) then
+      warnings[#warnings + 1] = ("unknown environment variable %s%s"):format(name, words.hint(name, known))
+    end
+  end
+  return warnings
 end
 
 return environment

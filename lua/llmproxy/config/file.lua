@@ -59,6 +59,7 @@ end
 ---@param run fun(chunk: function): boolean, any pcall when not given
 ---@return any, string?
 function file.run(text, name, scope, run)
+  if text:sub(1, 1) == "\27" then return nil, name .. ": expected Lua source, got bytecode, which is not taken" end
   local chunk, message = load(text, "@" .. name, "t", scope or _G)
   local fine, result = false, message
   if chunk then fine, result = (run or pcall)(chunk) end

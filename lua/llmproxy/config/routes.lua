@@ -97,6 +97,7 @@ function routes.finish(host, list, exposed, report)
       finished[#finished + 1] = {
         name = route.name,
         prefix = without_slash(route.prefix),
+        configured_prefix = route.prefix,
         upstream = route.upstream,
         host = parts.host,
         port = parts.port,

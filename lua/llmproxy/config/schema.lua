@@ -86,7 +86,7 @@ local ROUTE = {
   capture = { type = "boolean", default = true, doc = "false: its events have no bodies" },
   half_close = { type = "boolean", default = false, doc = "a client that ended its side still wants the response" },
   retry_stale = { type = "boolean", default = false, doc = "repeat a request once when a kept connection turns out to be closed" },
-  max_connections = { type = "integer", min = 1, max = 1000000, doc = "to the upstream; none" },
+  max_connections = { type = "integer", min = 1, max = 1000000, doc = "to the upstream, in use at a time; none" },
   open = { type = "boolean", default = false, doc = "without clients, anyone who reaches the listener may use the route's own credential" },
 }
 

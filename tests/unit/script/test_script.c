@@ -124,6 +124,17 @@ static int open_counter(lua_State *lua)
     return 1;
 }
 
+static void a_module_of_ours_that_is_not_there_is_told_with_the_one_that_is_meant(void **state)
+{
+    struct fixture *fixture = *state;
+    assert_false(fixture_call(fixture, "require 'llmproxy.htp'"));
+    expect_message(fixture, ", did you mean 'llmproxy.http'?");
+    assert_false(fixture_call(fixture, "require 'llmproxy.verdicts'"));
+    expect_message(fixture, ", did you mean 'llmproxy.verdict'?");
+    assert_false(fixture_call(fixture, "require 'llmproxy.nothing_like_it'"));
+    assert_null(strstr(fixture->message, "did you mean"));
+}
+
 static void require_gives_added_modules_once(void **state)
 {
     struct fixture *fixture = *state;
@@ -319,6 +330,7 @@ int main(void)
         TEST(memory_over_the_limit_is_an_error_and_the_state_goes_on),
         TEST(garbage_does_not_fill_the_limit),
         TEST(a_limit_too_small_to_begin_with_is_an_error),
+        TEST(a_module_of_ours_that_is_not_there_is_told_with_the_one_that_is_meant),
         TEST(require_gives_added_modules_once),
         TEST(require_finds_files_in_its_places_only),
         TEST(runaway_calls_are_stopped_whatever_they_catch),
