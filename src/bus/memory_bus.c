@@ -163,10 +163,12 @@ static void renew(struct subscriber *handle, const struct subscriber_settings *s
 {
     struct memory_subscriber *subscriber = memory_subscriber_of(handle);
     struct memory_bus *memory_bus = memory_bus_of(handle->bus);
-    pthread_rwlock_wrlock(&memory_bus->lock);
+    pthread_rwlock_wrlock(&memory_bus->lock); /* publishers read the settings */
+    pthread_mutex_lock(&subscriber->mutex);   /* so does the one who awaits events */
     const char *name = subscriber->settings.name;
     subscriber->settings = *settings;
     subscriber->settings.name = name;
+    pthread_mutex_unlock(&subscriber->mutex);
     pthread_rwlock_unlock(&memory_bus->lock);
 }
 
