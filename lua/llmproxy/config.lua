@@ -208,7 +208,8 @@ local function load_routes(load, checked, given)
   local function report(variable, message) load.errors[#load.errors + 1] = variable .. ": " .. message end
   for path, variable in pairs(routes.inherit_proxy(load.host, checked.routes, load.variable, report)) do load.origins[path] = "env " .. variable end
   local listen = checked.listen or {}
-  return routes.finish(load.host, checked.routes, exposed_address(load, listen), load.report)
+  local exposed = given.clients == nil and exposed_address(load, listen) or nil
+  return routes.finish(load.host, checked.routes, exposed, load.report)
 end
 
 -- Results ---------------------------------------------------------------------------------------------------------------------------------------------------------------
@@ -238,6 +239,13 @@ local function names_of(all)
       dispatcher = pipeline.dispatcher.name,
     }
   end
+  return list
+end
+
+-- As the proxy is told.
+local function token_list(clients)
+  local list = {}
+  for name, secret in pairs(clients and clients.tokens or {}) do list[#list + 1] = { name = name, secret = secret } end
   return list
 end
 
@@ -289,6 +297,7 @@ function config.load(host, source)
   result.pipelines = names_of(all)
   result.description = described
   checked.routes = finished
+  checked.clients = { tokens = token_list(checked.clients), networks = checked.clients and checked.clients.networks }
   checked.limits.default_max_connections = not (type(given.limits) == "table" and given.limits.max_connections)
   checked.admin_token = load.variable("ADMIN_TOKEN")
   result.settings = checked

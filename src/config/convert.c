@@ -188,6 +188,47 @@ static void convert_routes(lua_State *lua, struct proxy_settings *proxy)
     lua_pop(lua, 1);
 }
 
+static struct network_list convert_networks(lua_State *lua, const char *key)
+{
+    struct network_list list;
+    char **texts = convert_strings(lua, key, &list.count);
+    list.items = xcalloc(list.count, sizeof *list.items);
+    for (size_t i = 0; i < list.count; i++) {
+        bool known = network_parse(slice_of(texts[i]), &list.items[i]);
+        assert(known);
+        (void)known;
+    }
+    convert_free_strings(texts);
+    return list;
+}
+
+static void convert_tokens(lua_State *lua, struct proxy_settings *proxy)
+{
+    lua_getfield(lua, -1, "tokens");
+    size_t count = lua_objlen(lua, -1);
+    proxy->tokens = xcalloc(count, sizeof *proxy->tokens);
+    for (; proxy->token_count < count; proxy->token_count++) {
+        struct client_token *token = &proxy->tokens[proxy->token_count];
+        lua_rawgeti(lua, -1, (int)proxy->token_count + 1);
+        token->name = convert_string(lua, "name");
+        lua_getfield(lua, -1, "secret");
+        size_t size;
+        const char *secret = lua_tolstring(lua, -1, &size);
+        SHA256((const unsigned char *)secret, size, token->digest);
+        lua_pop(lua, 2);
+    }
+    lua_pop(lua, 1);
+}
+
+static void convert_clients(lua_State *lua, struct proxy_settings *proxy)
+{
+    proxy->trusted_proxies = convert_networks(lua, "trusted_proxies");
+    lua_getfield(lua, -1, "clients");
+    proxy->networks = convert_networks(lua, "networks");
+    convert_tokens(lua, proxy);
+    lua_pop(lua, 1);
+}
+
 static void convert_limits(lua_State *lua, struct config *config)
 {
     struct proxy_settings *proxy = config->proxy;
@@ -199,6 +240,7 @@ static void convert_limits(lua_State *lua, struct config *config)
     };
     proxy->max_body_bytes = convert_size(lua, "max_body_bytes");
     proxy->max_connections = convert_size(lua, "max_connections");
+    proxy->max_connections_per_client = convert_size(lua, "max_connections_per_client");
     config->default_max_connections = boolean(lua, "default_max_connections");
     proxy->max_requests_per_connection = convert_size(lua, "max_requests_per_connection");
     lua_pop(lua, 1);
@@ -271,6 +313,7 @@ void convert_settings(lua_State *lua, struct config *config)
     config->shutdown_delay_ns = duration_ns(lua, "shutdown_delay");
     config->proxy->timeouts = convert_timeouts(lua);
     convert_routes(lua, config->proxy);
+    convert_clients(lua, config->proxy);
     convert_limits(lua, config);
     convert_log(lua, config);
     convert_observability(lua, config);

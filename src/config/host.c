@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "net/address.h"
+#include "net/network.h"
 #include "proxy/redact.h"
 #include "script/script.h"
 
@@ -146,6 +146,15 @@ static int host_ip(lua_State *lua)
     return 1;
 }
 
+static int host_network(lua_State *lua)
+{
+    struct network network;
+    struct slice text;
+    text.data = luaL_checklstring(lua, 1, &text.size);
+    lua_pushboolean(lua, network_parse(text, &network));
+    return 1;
+}
+
 static int free_tls(lua_State *lua)
 {
     struct tls **tls = luaL_checkudata(lua, 1, TLS_TYPE);
@@ -254,6 +263,7 @@ void config_push_host(lua_State *lua, double run_seconds)
         {"environment_names", host_environment_names},
         {"address", host_address},
         {"ip", host_ip},
+        {"network", host_network},
         {"tls", host_tls},
         {"is_secret_field", host_is_secret_field},
         {"origin", host_origin},

@@ -8,6 +8,7 @@
  *     environment_names()        -> names of all variables
  *     address(text)              -> true, whether only this machine reaches it | false
  *     ip(text)                   -> the bytes of an IP address, 4 or 16 | nil
+ *     network(text)              -> whether it is a network in CIDR notation
  *     tls(settings, host)        -> a TLS context | nil, message
  *     is_secret_field(name)      -> whether a header of that name carries a secret
  *     origin(function)           -> file, first line, last line | nil for one that is not from a file

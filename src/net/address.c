@@ -151,6 +151,15 @@ void address_format(const struct address *address, char out[ADDRESS_TEXT_SIZE])
     }
 }
 
+void address_format_ip(const struct address *address, char out[ADDRESS_TEXT_SIZE])
+{
+    const void *ip = &address->socket.ip4.sin_addr;
+    if (address->socket.any.sa_family == AF_INET6) {
+        ip = &address->socket.ip6.sin6_addr;
+    }
+    inet_ntop(address->socket.any.sa_family, ip, out, ADDRESS_TEXT_SIZE);
+}
+
 bool address_is_loopback(const struct address *address)
 {
     switch (address->socket.any.sa_family) {

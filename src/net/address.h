@@ -28,6 +28,8 @@ struct address {
 bool address_parse(const char *text, struct address *address, struct error *error);
 /* "127.0.0.1:8080", "[::1]:8080", "unix:/path"; an unnamed unix peer is "unix:". */
 void address_format(const struct address *address, char out[ADDRESS_TEXT_SIZE]);
+/* Only the IP address, without port and brackets: "127.0.0.1", "::1". */
+void address_format_ip(const struct address *address, char out[ADDRESS_TEXT_SIZE]);
 bool address_is_loopback(const struct address *address); /* unix: counts as loopback */
 /* Only an IP literal ("1.2.3.4", "::1", "[::1]"); port in host byte order. False when it is a name. */
 bool address_from_ip(struct slice host, uint16_t port, struct address *address);

@@ -94,6 +94,7 @@ void client_close(struct client *client, bool reset)
     client->transport = NULL;
     loop_timer_clear(&client->timer);
     atomic_fetch_sub(&worker->shared->connections, 1);
+    peers_leave(worker->shared->peers, client->counted);
     worker->client_count--;
     worker_bury(worker, &client->grave, bury);
     worker_client_left(worker);
@@ -443,13 +444,15 @@ void client_exchange_done(struct client *client, enum client_after after)
 
 /* Beginning ------------------------------------------------------------------------------------------------------------------------------------- */
 
-void client_new(struct worker *worker, int fd, const struct address *peer)
+void client_new(struct worker *worker, int fd, const struct address *peer, struct peer *counted)
 {
     static const struct transport_callbacks callbacks = {
         .on_readable = on_readable, .on_drained = on_drained, .on_failed = on_write_failed};
     struct client *client = xcalloc(1, sizeof *client);
     client->worker = worker;
     client->transport = transport_new(worker->loop, fd, NULL, &callbacks, client);
+    client->counted = counted;
+    client->peer = *peer;
     address_format(peer, client->address);
     loop_timer_init(&client->timer, worker->loop, on_timer, client);
     loop_timer_set(&client->timer, worker->settings->timeouts.request_head);

@@ -11,6 +11,7 @@
 #define PROXY_CLIENT_H
 
 #include "net/transport.h"
+#include "proxy/peers.h"
 #include "proxy/redact.h"
 #include "proxy/worker.h"
 
@@ -44,6 +45,8 @@ struct client {
     size_t lingered;
     struct exchange *exchange; /* in EXCHANGE and DRAINING */
     uint64_t requests;
+    struct peer *counted; /* where it counts as a connection of its address */
+    struct address peer;
     char address[ADDRESS_TEXT_SIZE]; /* of the peer */
     /* The last credential seen and its fingerprint: it rarely changes on one connection. */
     char credential[CREDENTIAL_CACHE_SIZE];
@@ -53,8 +56,8 @@ struct client {
     struct grave grave;
 };
 
-/* An accepted connection, counted by the caller. */
-void client_new(struct worker *worker, int fd, const struct address *peer);
+/* An accepted connection, counted by the caller: also as one of its address, in counted. */
+void client_new(struct worker *worker, int fd, const struct address *peer, struct peer *counted);
 void client_close(struct client *client, bool reset);
 /* WAITING: it has waited long enough. But a request may be there already. */
 void client_close_waiting(struct client *client);

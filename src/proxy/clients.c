@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "http/write.h"
 #include "proxy/exchange.h"
+#include "proxy/peers.h"
 
 /* For a connection accepted while the process stops to bring its request. */
 #define GRACE_NS NANOSECONDS_PER_SECOND
@@ -58,12 +59,11 @@ bool clients_make_room(struct worker *worker)
     return false;
 }
 
-static void refuse(struct worker *worker, int fd)
+static void refuse(struct worker *worker, int fd, const char *reason, const char *message)
 {
     struct buffer answer = {0};
-    client_count_bad_request(worker, "max_connections");
-    http_write_fault(&answer, HTTP_OVERLOADED, "the proxy has as many connections as it may have", SLICE(""),
-                     true, false);
+    client_count_bad_request(worker, reason);
+    http_write_fault(&answer, HTTP_OVERLOADED, message, SLICE(""), true, false);
     /* Best effort: it is closed all the same. A request left unread would make that a reset. */
     ssize_t got = read(fd, worker->scratch, sizeof worker->scratch);
     got = write(fd, buffer_data(&answer), answer.size);
@@ -72,14 +72,30 @@ static void refuse(struct worker *worker, int fd)
     close(fd);
 }
 
+/* A trusted proxy, and whatever speaks through a unix socket, stands for many clients. */
+static size_t limit_for(const struct proxy_settings *settings, const struct address *peer)
+{
+    bool stands_for_many =
+        peer->socket.any.sa_family == AF_UNIX || network_list_contains(&settings->trusted_proxies, peer);
+    return stands_for_many ? 0 : settings->max_connections_per_client;
+}
+
 void clients_accept(struct worker *worker, int fd, const struct address *peer)
 {
-    size_t before = atomic_fetch_add(&worker->shared->connections, 1);
+    struct proxy_shared *shared = worker->shared;
+    struct peer *counted = peers_enter(shared->peers, peer, limit_for(worker->settings, peer));
+    if (counted == NULL) {
+        refuse(worker, fd, "max_connections_per_client",
+               "this client has as many connections as it may have");
+        return;
+    }
+    size_t before = atomic_fetch_add(&shared->connections, 1);
     if (before < worker->settings->max_connections || clients_make_room(worker)) {
-        client_new(worker, fd, peer);
+        client_new(worker, fd, peer, counted);
     } else {
-        atomic_fetch_sub(&worker->shared->connections, 1);
-        refuse(worker, fd);
+        atomic_fetch_sub(&shared->connections, 1);
+        peers_leave(shared->peers, counted);
+        refuse(worker, fd, "max_connections", "the proxy has as many connections as it may have");
     }
 }
 

@@ -303,6 +303,7 @@ static void prepare(struct exchange *exchange)
     exchange->observed = worker->shared->bus != NULL && settings->observe;
     http_body_begin(&exchange->request_body, request->body, request->content_length);
     forward_request_id(request, exchange->request_id);
+    access_check(settings, &client->peer, &request->fields, &exchange->access);
     capture_begin(
         &exchange->capture, exchange->observed && (exchange->route == NULL || exchange->route->capture),
         settings->max_request_body_bytes, settings->max_response_body_bytes, worker->shared->capture_budget);
@@ -323,7 +324,10 @@ void exchange_begin(struct exchange *exchange)
     const char *via_name = client->worker->shared->via_name;
     uint64_t limit = exchange->settings->max_body_bytes;
     prepare(exchange);
-    if (is_for_us(request)) {
+    if (exchange->access.refusal != NULL) {
+        exchange_answer(exchange, HTTP_UNAUTHORIZED, exchange->access.refusal_message,
+                        exchange->access.refusal, false);
+    } else if (is_for_us(request)) {
         answer_options(exchange);
     } else if (forward_is_loop(request, slice_of(via_name))) {
         exchange_refuse(exchange, HTTP_LOOP_DETECTED,
@@ -341,7 +345,9 @@ void exchange_begin(struct exchange *exchange)
                                           .route = exchange->route,
                                           .request_id = exchange->request_id,
                                           .via_name = via_name,
-                                          .client = client->address};
+                                          .client = client->address,
+                                          .settings = exchange->settings,
+                                          .trusted = exchange->access.trusted};
         forward_write_request(&forward, &exchange->upstream_head);
         relay_connect(exchange, false);
     }

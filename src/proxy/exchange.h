@@ -14,6 +14,7 @@
 
 #include "http/body.h"
 #include "http/head.h"
+#include "proxy/access.h"
 #include "proxy/capture.h"
 #include "proxy/forward.h"
 #include "proxy/upstream.h"
@@ -46,6 +47,7 @@ struct exchange {
     bool continue_sent;    /* 100 Continue was */
     bool head_only;        /* the method is HEAD: no body in the response */
     char request_id[FORWARD_REQUEST_ID_SIZE];
+    struct access access; /* who it comes from */
 
     struct upstream *upstream;
     struct buffer upstream_head; /* the request's head as sent; goes before the first body bytes */

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/id.h"
 #include "http/write.h"
+#include "proxy/access.h"
 #include "proxy/redact.h"
 #include "proxy/route.h"
 
@@ -96,7 +97,8 @@ static void write_client_fields(const struct forward_request *forward, struct bu
     uint64_t hops;
     for (size_t i = 0; i < fields->count; i++) {
         struct name_value field = fields->items[i];
-        if (is_ours(forward, field.name) || http_fields_is_hop_by_hop(fields, field.name)) {
+        if (is_ours(forward, field.name) || http_fields_is_hop_by_hop(fields, field.name) ||
+            access_is_token(forward->settings, &field)) {
             continue;
         }
         if (slice_equal(forward->request->method, SLICE("OPTIONS")) &&
@@ -121,12 +123,40 @@ static struct slice ip_of(const char *client)
     return ip.size > 2 && client[0] == '[' ? (struct slice){client + 1, ip.size - 2} : ip;
 }
 
+/* What a trusted proxy sent in fields of this name, as one list. */
+static void write_received(const struct forward_request *forward, struct slice name, struct buffer *out)
+{
+    const struct http_fields *fields = &forward->request->fields;
+    bool first = true;
+    for (size_t i = 0; forward->trusted && i < fields->count; i++) {
+        struct slice value = fields->items[i].value;
+        if (value.size > 0 && slice_equal_nocase(fields->items[i].name, name)) {
+            buffer_append_slice(out, first ? SLICE("") : SLICE(", "));
+            buffer_append_slice(out, value);
+            first = false;
+        }
+    }
+}
+
+/* One field: what was received, and own behind it. */
+static void write_with_received(const struct forward_request *forward, struct slice name, struct slice own,
+                                struct buffer *out)
+{
+    buffer_append_slice(out, name);
+    buffer_append_slice(out, SLICE(": "));
+    size_t begin = out->size;
+    write_received(forward, name, out);
+    buffer_append_slice(out, out->size > begin ? SLICE(", ") : SLICE(""));
+    buffer_append_slice(out, own);
+    buffer_append_slice(out, SLICE("\r\n"));
+}
+
 static void write_forwarded(const struct forward_request *forward, struct buffer *out)
 {
-    http_write_field(out, SLICE("X-Forwarded-For"), ip_of(forward->client));
-    http_write_field(out, SLICE("X-Forwarded-Proto"), SLICE("http"));
+    write_with_received(forward, SLICE("X-Forwarded-For"), ip_of(forward->client), out);
+    write_with_received(forward, SLICE("X-Forwarded-Proto"), SLICE("http"), out);
     if (forward->request->authority.size > 0) {
-        http_write_field(out, SLICE("X-Forwarded-Host"), forward->request->authority);
+        write_with_received(forward, SLICE("X-Forwarded-Host"), forward->request->authority, out);
     }
 }
 

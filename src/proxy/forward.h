@@ -22,10 +22,13 @@ struct forward_request {
     const struct route *route;
     const char *request_id;
     const char *via_name;
-    const char *client; /* the peer's address with its port */
+    const char *client;                    /* the peer's address with its port */
+    const struct proxy_settings *settings; /* whose tokens stay here */
+    bool trusted; /* the peer is a proxy whose X-Forwarded-* are believed, and added to */
 };
 
-/* Appends the whole head for the upstream: request line, Host, the client's fields in their order, Via, X-Request-Id, the route's fields, framing. */
+/* Appends the whole head for the upstream: request line, Host, the client's fields in their order, Via, X-Request-Id, the route's fields, framing. A field that
+ * carries a token of this proxy is left out. */
 void forward_write_request(const struct forward_request *forward, struct buffer *out);
 
 enum forward_framing { FORWARD_NONE, FORWARD_LENGTH, FORWARD_CHUNKED, FORWARD_UNTIL_CLOSE };

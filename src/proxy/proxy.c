@@ -9,6 +9,7 @@
 
 #include "base/id.h"
 #include "base/memory.h"
+#include "proxy/peers.h"
 #include "proxy/worker.h"
 
 struct proxy {
@@ -60,6 +61,7 @@ struct proxy *proxy_new(const struct proxy_start *start, struct error *error)
     }
     struct proxy_shared *shared = &proxy->shared;
     shared->resolver = resolver_new();
+    shared->peers = peers_new();
     shared->bus = start->bus;
     shared->metrics = start->metrics;
     shared->capture_budget = start->capture_budget;
@@ -137,6 +139,7 @@ void proxy_free(struct proxy *proxy)
         worker_free(proxy->shared.workers[i]);
     }
     resolver_free(proxy->shared.resolver);
+    peers_free(proxy->shared.peers);
     free(proxy->shared.workers);
     free(proxy->listen);
     free(proxy);

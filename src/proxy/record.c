@@ -117,6 +117,11 @@ static void note_credential(struct exchange *exchange, struct event_fields *even
     event->credential_fingerprint = slice_of(client->fingerprint);
 }
 
+static const char *client_of(const struct exchange *exchange)
+{
+    return exchange->access.client[0] != 0 ? exchange->access.client : exchange->client->address;
+}
+
 static void describe(struct exchange *exchange, uint64_t now_ns, struct event_fields *event)
 {
     const struct capture *capture = &exchange->capture;
@@ -130,7 +135,8 @@ static void describe(struct exchange *exchange, uint64_t now_ns, struct event_fi
         .duration_us = (now_ns - exchange->begun_ns) / 1000,
         .ttfb_us = exchange->first_byte_ns > 0 ? (exchange->first_byte_ns - exchange->begun_ns) / 1000
                                                : EVENT_NO_TIME,
-        .client = slice_of(exchange->client->address),
+        .client = slice_of(client_of(exchange)),
+        .client_name = slice_of(exchange->access.client_name),
         .request_bytes = capture->request.bytes,
         .response_bytes = capture->response.bytes,
         .request_kept = capture->withheld == EVENT_KEPT && capture->request.limit > 0,
@@ -225,7 +231,7 @@ static void count(struct exchange *exchange, uint64_t now_ns)
 static void log_access(const struct exchange *exchange, uint64_t now_ns)
 {
     log_info("exchange", log_string("request_id", exchange->request_id),
-             log_string("client", exchange->client->address), log_slice("method", exchange->request.method),
+             log_string("client", client_of(exchange)), log_slice("method", exchange->request.method),
              log_slice("path", exchange->request.path),
              log_string("route", exchange->route != NULL ? exchange->route->name : ""),
              log_integer("status", exchange->status),

@@ -48,6 +48,12 @@ void proxy_settings_release(struct proxy_settings *settings)
         route_free(&settings->routes[i]);
     }
     free(settings->routes);
+    for (size_t i = 0; i < settings->token_count; i++) {
+        free(settings->tokens[i].name);
+    }
+    free(settings->tokens);
+    free(settings->networks.items);
+    free(settings->trusted_proxies.items);
     free_strings(settings->redact_headers, settings->redact_header_count);
     free_strings(settings->redact_query, settings->redact_query_count);
     free(settings);

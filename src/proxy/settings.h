@@ -8,7 +8,7 @@
 #include "base/reference.h"
 #include "base/slice.h"
 #include "http/head.h"
-#include "net/address.h"
+#include "net/network.h"
 #include "net/tls.h"
 #include "net/tunnel.h"
 
@@ -45,6 +45,12 @@ struct route {
         connections; /* to this upstream, in use, of all workers: the one thing here that changes */
 };
 
+/* Somebody who may come in. */
+struct client_token {
+    char *name;
+    unsigned char digest[32]; /* SHA-256 of the secret, which is not kept */
+};
+
 struct proxy_settings {
     struct reference references;
     uint64_t generation;  /* grows with each reload: pools of older ones are emptied */
@@ -53,7 +59,12 @@ struct proxy_settings {
     struct http_limits http;
     uint64_t max_body_bytes;              /* 0: none */
     size_t max_connections;               /* for all workers together */
+    size_t max_connections_per_client;    /* 0: none */
     uint64_t max_requests_per_connection; /* 0: none */
+    struct client_token *tokens;          /* without any nobody is asked for one */
+    size_t token_count;
+    struct network_list networks;        /* clients come from there; without any from everywhere */
+    struct network_list trusted_proxies; /* whose X-Forwarded-For is believed */
     struct proxy_timeouts
         timeouts; /* of the listener: request_head, keep_alive, write; the rest are the routes' defaults */
     bool access_log;

@@ -18,6 +18,7 @@
 
 struct client;
 struct exchange;
+struct peers;
 struct pooled_connection;
 
 /* What the workers share. Immutable after the start but for the atomics. */
@@ -29,6 +30,7 @@ struct proxy_shared {
     struct memory_budget *capture_budget;
     char via_name[32];          /* this process in Via */
     _Atomic size_t connections; /* of clients, all workers */
+    struct peers *peers;        /* the same by address */
     struct worker **workers;
     size_t worker_count;
     char instance[40];

@@ -97,7 +97,8 @@ static void forward_through(const struct route *route, const struct http_request
                                                     .route = route,
                                                     .request_id = request_id,
                                                     .via_name = "fuzz",
-                                                    .client = "127.0.0.1:4711"},
+                                                    .client = "127.0.0.1:4711",
+                                                    .settings = &settings},
                           &out);
     struct scanned scanned = scan_cut(buffer_slice(&out), false, &fuzz_no_limits, FUZZ_WHOLE);
     REQUIRE(scanned.result == HTTP_SCAN_COMPLETE && scanned.size == out.size);

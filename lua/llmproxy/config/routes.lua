@@ -33,7 +33,7 @@ end
 
 local function check_open(host, route, path, exposed, report)
   if exposed and not route.open and has_credential(host, route) then
-    report(path, ("it has a credential of its own, which anyone who reaches %s could use: expected open = true, if that is meant"):format(exposed))
+    report(path, ("it has a credential of its own, which anyone who reaches %s could use: expected clients, or open = true, if that is meant"):format(exposed))
   end
 end
 
@@ -104,7 +104,7 @@ end
 --- Checks routes that are well formed one by one, and makes of each what the proxy is told.
 ---@param host table
 ---@param list table[] checked routes; entries and keys that were wrong are absent
----@param exposed string? the listening address that others than this machine reach
+---@param exposed string? a listening address that anyone beyond this machine may use
 ---@param report fun(path: string, message: string)
 ---@return table[] finished the longest prefix first
 function routes.finish(host, list, exposed, report)

@@ -89,7 +89,7 @@ local ROUTE = {
   half_close = { type = "boolean", default = false, doc = "a client that ended its side still wants the response" },
   retry_stale = { type = "boolean", default = false, doc = "repeat a request once when a kept connection turns out to be closed" },
   max_connections = { type = "integer", min = 1, max = 1000000, doc = "to the upstream, in use at a time; none" },
-  open = { type = "boolean", default = false, doc = "anyone who reaches the listener may use the route's own credential" },
+  open = { type = "boolean", default = false, doc = "without clients, anyone who reaches the listener may use the route's own credential" },
 }
 
 local LIMITS = {
@@ -98,6 +98,7 @@ local LIMITS = {
   max_target_bytes = { type = "size", default = "16KiB", min = 64, max = "16MiB", doc = "a request's target" },
   max_body_bytes = { type = "size", min = 1, doc = "a request's body; none" },
   max_connections = { type = "integer", default = 10000, min = 1, max = 10000000, doc = "of clients, at a time" },
+  max_connections_per_client = { type = "integer", min = 1, max = 10000000, doc = "from one address; none" },
   max_requests_per_connection = { type = "integer", min = 1, doc = "then the connection is closed; none" },
 }
 
@@ -150,6 +151,36 @@ local REDACT = {
   query = { type = "list", items = { type = "string", min = 1 }, default = {}, doc = "query parameters whose values are secret too" },
 }
 
+-- Two names for one secret could not be told apart.
+local function check_tokens(tokens)
+  if next(tokens) == nil then return nil, "expected at least one token: names as keys, secrets as values" end
+  local seen = {}
+  for name, secret in pairs(tokens) do
+    local other = seen[secret]
+    if other then return nil, ("'%s' and '%s' have the same secret"):format(name < other and name or other, name < other and other or name) end
+    seen[secret] = name
+  end
+  return tokens
+end
+
+local function check_networks(networks)
+  if networks[1] then return networks end
+  return nil, "expected at least one network"
+end
+
+local function check_clients(clients)
+  if clients.tokens or clients.networks then return clients end
+  return nil, "expected tokens or networks, got neither"
+end
+
+-- secret: what stands where a token is expected may be one.
+local TOKENS = {
+  type = "map", secret = true, check = check_tokens, doc = "one of these secrets, by the name it has in events, comes with each request",
+  expected = "a table of tokens: names as keys, secrets as values",
+  keys = { type = "string", min = 1, max = 200 },
+  items = { type = "secret", pattern = "^[\33-\126]+$", expected = "a secret (text that is not empty, of ASCII characters without spaces)" },
+}
+
 local OBSERVABILITY = {
   enabled = { type = "boolean", default = false, doc = "whether events are made" },
   buffer_size = BUFFER_SIZE,
@@ -173,6 +204,16 @@ return function(host)
       if host.address(text) then return text end
     end,
   }
+  local network = {
+    type = "string", expected = "a network (\"10.0.0.0/8\", \"2001:db8::/32\", an IP address or \"unix:\")",
+    check = function(text)
+      if host.network(text) then return text end
+    end,
+  }
+  local clients = {
+    tokens = TOKENS,
+    networks = { type = "list", items = network, check = check_networks, doc = "where they come from" },
+  }
   return {
     listen = { type = "one_of", types = { address, { type = "list", items = address, min = 1, max = 64 } }, default = "127.0.0.1:8080", doc = "where clients come in" },
     admin = { type = "one_of", types = { address, { type = "enum", values = { false } } }, default = "127.0.0.1:9080", doc = "where operators look; false: nowhere" },
@@ -180,6 +221,8 @@ return function(host)
     workers = { type = "integer", default = 0, min = 0, max = 1024, expected = "a whole number from 0 to 1024", doc = "threads; 0: one for each CPU it may use" },
     shutdown_timeout = { type = "duration", default = 30, max = LONGEST, doc = "for exchanges and pipelines together" },
     shutdown_delay = { type = "duration", default = 0, max = LONGEST, doc = "not ready, but still accepting" },
+    clients = { type = "table", fields = clients, check = check_clients, doc = "who may come in; anyone" },
+    trusted_proxies = { type = "list", items = network, default = {}, doc = "networks whose X-Forwarded-For names the client" },
     limits = { type = "table", default = {}, fields = LIMITS, doc = "what is refused beyond" },
     timeouts = { type = "table", default = {}, fields = TIMEOUTS, doc = "of clients, and of routes that say nothing else" },
     routes = { type = "list", default = {}, items = { type = "table", fields = ROUTE }, doc = "which request goes where" },

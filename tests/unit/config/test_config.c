@@ -3,6 +3,8 @@
  */
 #include "fixture.h"
 
+#include <openssl/sha.h>
+
 #include "script/script.h"
 
 static void without_anything_the_defaults_hold(void **state)
@@ -236,6 +238,61 @@ static void too_much_memory_is_a_broken_file(void **state)
                      "not enough memory: more than the limit of loading of 256 MiB");
 }
 
+static void clients_are_kept_as_digests_and_networks(void **state)
+{
+    (void)state;
+    struct config *config = load_well(
+        "return { clients = { tokens = { alice = 'hush' }, networks = { '10.0.0.0/8', '::1' } },"
+        " trusted_proxies = { '192.0.2.1', 'unix:' }, limits = { max_connections_per_client = 7 } }");
+    const struct proxy_settings *proxy = config->proxy;
+    unsigned char digest[SHA256_DIGEST_LENGTH];
+    SHA256((const unsigned char *)"hush", 4, digest);
+    assert_int_equal(proxy->token_count, 1);
+    assert_string_equal(proxy->tokens[0].name, "alice");
+    assert_memory_equal(proxy->tokens[0].digest, digest, sizeof digest);
+    assert_int_equal(proxy->networks.count, 2);
+    assert_int_equal(proxy->networks.items[0].prefix, 8);
+    assert_int_equal(proxy->networks.items[1].family, AF_INET6);
+    assert_int_equal(proxy->trusted_proxies.count, 2);
+    assert_int_equal(proxy->trusted_proxies.items[1].family, AF_UNIX);
+    assert_int_equal(proxy->max_connections_per_client, 7);
+    config_free(config);
+
+    config = load_well(NULL);
+    assert_int_equal(config->proxy->token_count, 0);
+    assert_int_equal(config->proxy->networks.count, 0);
+    assert_int_equal(config->proxy->trusted_proxies.count, 0);
+    assert_int_equal(config->proxy->max_connections_per_client, 0);
+    config_free(config);
+}
+
+static void what_would_let_in_nobody_or_anybody_is_refused(void **state)
+{
+    (void)state;
+    assert_one_error("return { clients = {} }", "clients: expected tokens or networks");
+    assert_one_error("return { clients = { tokens = { alice = nil } } }",
+                     "clients.tokens: expected at least one token");
+    assert_one_error("return { clients = { tokens = { alice = '' } } }",
+                     "clients.tokens.alice: expected a secret");
+    assert_one_error("return { clients = { tokens = { b = 'hush', a = 'hush' } } }",
+                     "clients.tokens: 'a' and 'b' have the same secret");
+    assert_one_error("return { clients = { tokens = 'hush' } }", "clients.tokens: ");
+    assert_lacks(buffer_data(&errors), "hush");
+    assert_one_error("return { clients = { networks = { '10.0.0.0/33' } } }",
+                     "clients.networks[1]: expected a network");
+    assert_one_error("return { clients = { networks = {} } }",
+                     "clients.networks: expected at least one network");
+    assert_one_error("return { trusted_proxies = { 'proxy' } }", "trusted_proxies[1]: expected a network");
+    /* One fault is one error, and not also a route without clients. */
+    assert_one_error("return { listen = ':1', clients = { tokens = {} }, routes = { { prefix = '/', upstream "
+                     "= 'http://x', "
+                     "headers = { authorization = 'Bearer x' } } } }",
+                     "clients.tokens: ");
+    config_free(load_well("return { listen = ':1', clients = { tokens = { alice = 'hush' } }, routes = { { "
+                          "prefix = '/', upstream = "
+                          "'http://x', headers = { authorization = 'Bearer x' } } } }"));
+}
+
 static void impossible_together_is_refused(void **state)
 {
     (void)state;
@@ -265,7 +322,7 @@ static void impossible_together_is_refused(void **state)
                      "observability.pipelines[2].name: ");
     assert_one_error("return { observability = { bus = { 'disk', path = 'spool' } } }",
                      "observability.bus: expected { \"memory\" }");
-    assert_one_error("return { clients = {} }", "clients: unknown key");
+    assert_one_error("return { tokens = {} }", "tokens: unknown key");
 }
 
 static void what_is_safe_needs_no_token_and_no_consent(void **state)
@@ -291,7 +348,8 @@ static void what_is_described_holds_no_secret(void **state)
     setenv("ADMIN_TOKEN", "hush-token", 1);
     setenv("LISTEN_ADDR", "127.0.0.1:5", 1);
     const char *path =
-        write_file("config.lua", "return { workers = 3, routes = { { prefix = '/', upstream = 'http://x', "
+        write_file("config.lua", "return { workers = 3, clients = { tokens = { alice = 'hush' } }, routes = "
+                                 "{ { prefix = '/', upstream = 'http://x', "
                                  "headers = { authorization = 'hush' } } },"
                                  " observability = { fingerprint_key = 'hush', pipelines = { { name = 'a', "
                                  "transforms = { function(event) return event end },"
@@ -304,6 +362,8 @@ static void what_is_described_holds_no_secret(void **state)
     assert_contains(config->description, "shutdown_timeout = 30  (default)\n");
     assert_contains(config->description, "admin_token = [secret]  (env ADMIN_TOKEN)\n");
     assert_contains(config->description, "(flag)\n");
+    assert_contains(config->description, "clients.tokens.alice = [secret]  (file)\n");
+    assert_contains(config->description, "trusted_proxies = {}  (default)\n");
     assert_contains(config->description, "routes[1].headers.authorization = [secret]  (file)\n");
     assert_contains(config->description,
                     "observability.pipelines[1].transforms[1] = \"function config.lua:1\"  (file)\n");
@@ -472,6 +532,8 @@ int main(void)
         cmocka_unit_test_setup(impossible_together_is_refused, clear_before),
         cmocka_unit_test_setup(what_is_safe_needs_no_token_and_no_consent, clear_before),
         cmocka_unit_test_setup(what_is_described_holds_no_secret, clear_before),
+        cmocka_unit_test_setup(clients_are_kept_as_digests_and_networks, clear_before),
+        cmocka_unit_test_setup(what_would_let_in_nobody_or_anybody_is_refused, clear_before),
         cmocka_unit_test_setup(observability_file_writes_beside_the_pipelines_of_the_file, clear_before),
         cmocka_unit_test_setup(a_reload_sees_what_needs_a_restart, clear_before),
         cmocka_unit_test_setup(a_pipeline_gets_the_same_answers_again, clear_before),

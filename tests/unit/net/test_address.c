@@ -129,10 +129,14 @@ static void only_literals_are_ip_addresses(void **state)
     assert_true(address_from_ip(SLICE("1.2.3.4"), 99, &address));
     address_format(&address, out);
     assert_string_equal(out, "1.2.3.4:99");
+    address_format_ip(&address, out);
+    assert_string_equal(out, "1.2.3.4");
     assert_true(address_from_ip(SLICE("::1"), 99, &address));
     assert_true(address_from_ip(SLICE("[::1]"), 99, &address));
     address_format(&address, out);
     assert_string_equal(out, "[::1]:99");
+    address_format_ip(&address, out);
+    assert_string_equal(out, "::1");
     assert_false(address_from_ip(SLICE("localhost"), 99, &address));
     assert_false(address_from_ip(SLICE("1.2.3"), 99, &address));
     assert_false(address_from_ip(SLICE("1.2.3.4\0"), 99, &address));
