@@ -16,7 +16,7 @@ from support.wire import Wire
 
 ROOT = Path(__file__).resolve().parents[3]
 BINARY = Path(os.environ.get("LLM_PROXY_BINARY", ROOT / "build/dev/bin/llm-proxy")).resolve()
-SANITIZED = b"__asan_init" in BINARY.read_bytes() if BINARY.exists() else False
+SANITIZED = any(mark in BINARY.read_bytes() for mark in (b"__asan_init", b"__tsan_init")) if BINARY.exists() else False
 COMPLAINTS = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|Assertion .* failed|PANIC")
 SAMPLE = re.compile(r'^([a-z_:]+)(?:\{(.*)\})? (\S+)$')
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
