@@ -45,21 +45,15 @@ bool redact_is_secret_field(const struct proxy_settings *settings, struct slice 
     return false;
 }
 
-static int hex_value(char c)
-{
-    c = ascii_lower(c);
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* Decodes name into out; longer names than any we know are cut. */
 static struct slice decode_name(struct slice name, char *out, size_t size)
 {
     size_t used = 0;
     for (size_t i = 0; i < name.size && used < size; i++) {
         char c = name.data[i];
-        if (c == '%' && i + 2 < name.size && hex_value(name.data[i + 1]) >= 0 &&
-            hex_value(name.data[i + 2]) >= 0) {
-            c = (char)(hex_value(name.data[i + 1]) * 16 + hex_value(name.data[i + 2]));
+        if (c == '%' && i + 2 < name.size && ascii_hex_value(name.data[i + 1]) >= 0 &&
+            ascii_hex_value(name.data[i + 2]) >= 0) {
+            c = (char)(ascii_hex_value(name.data[i + 1]) * 16 + ascii_hex_value(name.data[i + 2]));
             i += 2;
         }
         out[used++] = c;

@@ -98,14 +98,6 @@ static int base64url_decode(lua_State *lua)
 
 /* hex and url -------------------------------------------------------------------------------------------- */
 
-static int hex_value(char c)
-{
-    char lower = ascii_lower(c);
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
 static int hex_encode(lua_State *lua)
 {
     struct slice text = script_check_string(lua, 1, "text");
@@ -128,7 +120,7 @@ static int hex_decode(lua_State *lua)
         return script_fail(lua, "not hex: an odd number of digits");
     char *out = buffer_reserve(buffer, text.size / 2 + 1);
     for (size_t i = 0; i < text.size; i += 2) {
-        int high = hex_value(text.data[i]), low = hex_value(text.data[i + 1]);
+        int high = ascii_hex_value(text.data[i]), low = ascii_hex_value(text.data[i + 1]);
         if (high < 0 || low < 0)
             return script_fail(lua, "not hex: byte %zu is no digit", high < 0 ? i + 1 : i + 2);
         out[i / 2] = (char)(high << 4 | low);
@@ -168,8 +160,8 @@ static int url_decode(lua_State *lua)
             buffer_append_char(buffer, text.data[i]);
             continue;
         }
-        int high = i + 2 < text.size ? hex_value(text.data[i + 1]) : -1,
-            low = high >= 0 ? hex_value(text.data[i + 2]) : -1;
+        int high = i + 2 < text.size ? ascii_hex_value(text.data[i + 1]) : -1,
+            low = high >= 0 ? ascii_hex_value(text.data[i + 2]) : -1;
         if (low < 0)
             return script_fail(lua, "not URL-encoded: byte %zu begins no two hex digits", i + 1);
         buffer_append_char(buffer, (char)(high << 4 | low));
