@@ -14,8 +14,6 @@
 #include "proxy/pool.h"
 
 #define MAX_INTERIM_RESPONSES 16
-#define IDLE_PLAIN_NS         (4 * NANOSECONDS_PER_SECOND)
-#define IDLE_TLS_NS           (30 * NANOSECONDS_PER_SECOND)
 #define IDLE_MARGIN_NS        NANOSECONDS_PER_SECOND /* before the upstream's own time-out */
 
 enum upstream_state { CONNECTING, HEAD, BODY, COMPLETE, FAILED, DEAD };
@@ -334,9 +332,6 @@ struct upstream *upstream_start(struct worker *worker, const struct upstream_req
 static uint64_t keep_alive_timeout_ns(const struct upstream *upstream)
 {
     uint64_t idle = upstream->route->timeouts.upstream_idle;
-    if (idle == 0) {
-        idle = upstream->route->tls != NULL ? IDLE_TLS_NS : IDLE_PLAIN_NS;
-    }
     const struct name_value *field = http_fields_find(&upstream->response.fields, SLICE("keep-alive"));
     struct slice rest = field != NULL ? field->value : SLICE(""), member;
     uint64_t seconds;

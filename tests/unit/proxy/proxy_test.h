@@ -118,6 +118,15 @@ static inline int accept_upstream(struct fixture *f)
     return f->upstream;
 }
 
+/* Sends a GET, and returns the upstream's connection on which it came. */
+static inline int get_upstream(struct fixture *f)
+{
+    send_all(f->client, "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
+    int upstream = accept_upstream(f);
+    read_until(f, upstream, "\r\n\r\n");
+    return upstream;
+}
+
 static inline bool upstream_was_contacted(struct fixture *f)
 {
     return poll(&(struct pollfd){.fd = f->listener, .events = POLLIN}, 1, 50) == 1;
@@ -199,6 +208,7 @@ static inline struct proxy_settings *make_settings(const char *prefix, uint16_t 
     settings->timeouts = (struct proxy_timeouts){.request_head = minute,
                                                  .request_idle = minute,
                                                  .keep_alive = minute,
+                                                 .upstream_idle = minute,
                                                  .connect = minute,
                                                  .response = minute,
                                                  .response_idle = minute,

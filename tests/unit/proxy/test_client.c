@@ -35,9 +35,7 @@ static void draining_closes_a_connection_whose_response_had_begun(void **state)
     struct fixture *f = *state;
     atomic_bool idle = false;
     start(f);
-    send_all(f->client, "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
-    int upstream = accept_upstream(f);
-    read_until(f, upstream, "\r\n\r\n");
+    int upstream = get_upstream(f);
     send_all(upstream, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234");
     read_until(f, f->client, "\r\n\r\n01234");
     proxy_drain(f->proxy, set_flag, &idle);
@@ -56,9 +54,7 @@ static void draining_serves_the_requests_that_came_before(void **state)
     struct fixture *f = *state;
     atomic_bool idle = false;
     start(f);
-    send_all(f->client, "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
-    int upstream = accept_upstream(f);
-    read_until(f, upstream, "\r\n\r\n");
+    int upstream = get_upstream(f);
     send_all(upstream, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234");
     read_until(f, f->client, "\r\n\r\n01234");
     send_all(f->client, "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n");

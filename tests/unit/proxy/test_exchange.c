@@ -99,9 +99,7 @@ static void cancels_the_upstream_when_the_client_leaves(void **state)
 {
     struct fixture *f = *state;
     start(f);
-    send_all(f->client, "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
-    int upstream = accept_upstream(f);
-    read_until(f, upstream, "\r\n\r\n");
+    int upstream = get_upstream(f);
     close(f->client);
     f->client = -1;
     read_to_end(f, upstream);
@@ -112,9 +110,7 @@ static void a_response_cut_short_is_seen_to_be_short(void **state)
 {
     struct fixture *f = *state;
     start(f);
-    send_all(f->client, "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
-    int upstream = accept_upstream(f);
-    read_until(f, upstream, "\r\n\r\n");
+    int upstream = get_upstream(f);
     send_all(upstream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
     read_until(f, f->client, "hello\r\n");
     close(upstream);
@@ -143,9 +139,7 @@ static void a_malformed_response_head_is_502(void **state)
 {
     struct fixture *f = *state;
     start(f);
-    send_all(f->client, "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
-    int upstream = accept_upstream(f);
-    read_until(f, upstream, "\r\n\r\n");
+    int upstream = get_upstream(f);
     send_all(upstream, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 3\r\n\r\nhello");
     read_until(f, f->client, "\"code\":\"upstream_invalid_response\"");
     expect_event(f, 502, "upstream_invalid_response");
@@ -228,9 +222,7 @@ static void a_stale_connection_is_not_the_clients_problem_for_get(void **state)
 {
     struct fixture *f = *state;
     start(f);
-    send_all(f->client, "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
-    int upstream = accept_upstream(f);
-    read_until(f, upstream, "\r\n\r\n");
+    int upstream = get_upstream(f);
     send_all(upstream, "HTTP/1.1 204 No Content\r\n\r\n");
     read_until(f, f->client, "\r\n\r\n");
     expect_event(f, 204, NULL);
@@ -268,9 +260,7 @@ static void stray_bytes_on_an_idle_connection_reach_nobody(void **state)
 {
     struct fixture *f = *state;
     start(f);
-    send_all(f->client, "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
-    int upstream = accept_upstream(f);
-    read_until(f, upstream, "\r\n\r\n");
+    int upstream = get_upstream(f);
     send_all(
         upstream,
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL");
@@ -341,9 +331,7 @@ static void a_truncated_response_keeps_its_tail(void **state)
     struct fixture *f = *state;
     f->settings->max_response_body_bytes = 4;
     start(f);
-    send_all(f->client, "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
-    int upstream = accept_upstream(f);
-    read_until(f, upstream, "\r\n\r\n");
+    int upstream = get_upstream(f);
     send_all(upstream,
              "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 10\r\n\r\n0123456789");
     read_until(f, f->client, "0123456789");
@@ -368,9 +356,7 @@ static void a_slow_client_slows_the_upstream(void **state)
     start(f);
     int small = 4096;
     setsockopt(f->client, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    send_all(f->client, "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
-    int upstream = accept_upstream(f);
-    read_until(f, upstream, "\r\n\r\n");
+    int upstream = get_upstream(f);
     send_all(upstream, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
     static char block[65536];
     size_t sent = 0;
@@ -388,9 +374,7 @@ static void draining_finishes_what_runs(void **state)
     struct fixture *f = *state;
     atomic_bool idle = false;
     start(f);
-    send_all(f->client, "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
-    int upstream = accept_upstream(f);
-    read_until(f, upstream, "\r\n\r\n");
+    int upstream = get_upstream(f);
     proxy_drain(f->proxy, set_flag, &idle);
     send_all(upstream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     assert_non_null(strstr(read_until(f, f->client, "\r\n\r\nok"), "Connection: close\r\n"));

@@ -125,9 +125,7 @@ static void a_reload_changes_new_exchanges_only(void **state)
 {
     struct fixture *f = *state;
     start(f);
-    send_all(f->client, "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
-    int upstream = accept_upstream(f);
-    read_until(f, upstream, "\r\n\r\n");
+    int upstream = get_upstream(f);
 
     struct proxy_settings *before = f->settings;
     f->settings = make_settings("/v2", f->port);

@@ -47,9 +47,7 @@ static void requests_beyond_the_routes_limit_are_503(void **state)
     struct fixture *f = *state;
     f->settings->routes[0].max_connections = 1;
     start_workers(f, 2);
-    send_all(f->client, "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
-    int upstream = accept_upstream(f);
-    read_until(f, upstream, "\r\n\r\n");
+    int upstream = get_upstream(f);
     for (int i = 0; i < 8; i++) {
         int client = connect_to_proxy(f);
         send_all(client, "GET /v1/b HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -84,9 +82,7 @@ static void the_first_byte_of_a_broken_response_counts(void **state)
 {
     struct fixture *f = *state;
     start(f);
-    send_all(f->client, "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n");
-    int upstream = accept_upstream(f);
-    read_until(f, upstream, "\r\n\r\n");
+    int upstream = get_upstream(f);
     send_all(upstream, "HTTP/1.1 200");
     usleep(100000);
     send_all(upstream, " OK\r\nContent-Length: x\r\n\r\n");
