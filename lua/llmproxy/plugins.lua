@@ -130,7 +130,7 @@ local function load_file(registry, kind, path)
   local errors = faults(plugin, kind)
   for index, fault in ipairs(errors) do errors[index] = path .. ": " .. fault end
   if errors[1] then return nil, errors end
-  local known = { file = path, text = text }
+  local known = { file = path }
   for key, value in pairs(plugin) do known[key] = value end
   known.settings = known.settings or {}
   known.batch = (settings.check({ batch = BATCH_FIELD }, { batch = plugin.batch })).batch

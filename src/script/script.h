@@ -66,7 +66,6 @@ void script_spawn(struct script *script, int arguments, void (*done)(void *argum
 struct script_wait *script_wait(lua_State *lua, void (*cancel)(void *object), void *object);
 /* When push raises (out of memory) the host function returns nil and the message instead. */
 void script_resume(struct script_wait *wait, int (*push)(lua_State *lua, void *argument), void *argument);
-bool script_can_wait(lua_State *lua);
 
 /* Bytes the state holds now. */
 size_t script_memory(const struct script *script);

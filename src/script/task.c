@@ -185,11 +185,6 @@ bool script_is_task(lua_State *lua)
     return current != NULL && current->coroutine == lua;
 }
 
-bool script_can_wait(lua_State *lua)
-{
-    return script_is_task(lua) && lua_isyieldable(lua);
-}
-
 void script_check_task(lua_State *lua)
 {
     if (script_of(lua)->current == NULL) {
