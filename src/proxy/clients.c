@@ -16,43 +16,42 @@
 
 /* Coming in --------------------------------------------------------------------------------------------------------------------------------------- */
 
-static bool close_longest_idle(struct worker *worker)
-{
-    if (worker->idle.first == NULL) {
-        return false;
-    }
-    client_close(worker->idle.first, false);
-    return true;
-}
-
-static void on_claimed(void *argument)
-{
-    struct worker *worker = argument;
-    worker_reap(worker);
-    atomic_fetch_add(&worker->idle_connections, 1);
-    close_longest_idle(worker); /* if none is idle by now, there is one too many for a while */
-}
-
-static bool claim_idle(struct worker *worker)
+static bool claim(struct worker *worker)
 {
     long idle = atomic_load(&worker->idle_connections);
     while (idle > 0) {
         if (atomic_compare_exchange_weak(&worker->idle_connections, &idle, idle - 1)) {
-            loop_post(worker->loop, on_claimed, worker);
             return true;
         }
     }
     return false;
 }
 
+static void close_claimed(struct worker *worker)
+{
+    atomic_fetch_add(&worker->idle_connections, 1);
+    if (worker->idle.first != NULL) { /* if none is idle by now, there is one too many for a while */
+        client_close(worker->idle.first, false);
+    }
+}
+
+static void on_claimed(void *argument)
+{
+    worker_reap(argument);
+    close_claimed(argument);
+}
+
 bool clients_make_room(struct worker *worker)
 {
-    if (close_longest_idle(worker)) {
+    /* Its own are claimed like any: one that is promised to another worker makes no room a second time. */
+    if (claim(worker)) {
+        close_claimed(worker);
         return true;
     }
     for (size_t i = 0; i < worker->shared->worker_count; i++) {
         struct worker *other = worker->shared->workers[i];
-        if (other != worker && claim_idle(other)) {
+        if (other != worker && claim(other)) {
+            loop_post(other->loop, on_claimed, other);
             return true;
         }
     }
