@@ -202,6 +202,9 @@ static void advance(struct client *client)
         }
     }
     client->advancing = false;
+    if (client->input.size == 0) {
+        buffer_free(&client->input); /* most connections are idle most of the time */
+    }
     if (client->state != CLIENT_CLOSED) {
         client_update_reading(client);
     }
