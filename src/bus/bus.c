@@ -47,9 +47,38 @@ size_t bus_depth(const struct subscriber *subscriber)
     return subscriber->bus->operations->depth(subscriber);
 }
 
-bool bus_is_healthy(struct bus *bus)
+bool bus_is_healthy(struct bus *bus, const char **reason)
 {
-    return bus->operations->is_healthy(bus);
+    return bus->operations->is_healthy(bus, reason);
+}
+
+bool bus_has_room(struct bus *bus)
+{
+    return bus->operations->has_room(bus);
+}
+
+bool bus_keeps_events(const struct bus *bus)
+{
+    return bus->keeps_events;
+}
+
+const char *bus_drop_name(enum bus_drop drop)
+{
+    static const char *const names[BUS_DROP_COUNT] = {
+        [BUS_DROP_BUFFER_FULL] = "buffer_full", [BUS_DROP_TOO_LARGE] = "too_large",
+        [BUS_DROP_DISK_FULL] = "disk_full",     [BUS_DROP_DISK_FAILED] = "disk_failed",
+        [BUS_DROP_DAMAGED] = "damaged",         [BUS_DROP_LAGGED] = "lagged",
+        [BUS_DROP_EXPIRED] = "expired",
+    };
+    return names[drop];
+}
+
+void bus_count_drop(const struct subscriber_settings *settings, enum bus_drop drop, size_t count)
+{
+    if (settings->dropped != NULL)
+        metric_add(settings->dropped, (int64_t)count);
+    if (settings->dropped_by[drop] != NULL)
+        metric_add(settings->dropped_by[drop], (int64_t)count);
 }
 
 void bus_free(struct bus *bus)

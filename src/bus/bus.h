@@ -22,13 +22,30 @@ typedef void (*bus_done)(void *argument, bool stored);
 /* Shares the event (takes a reference of its own for each subscriber that queues it). done may be NULL. */
 void bus_publish(struct bus *bus, struct event_record *event, bus_done done, void *argument);
 
+/* Why a bus drops an event for a subscriber. */
+enum bus_drop {
+    BUS_DROP_BUFFER_FULL, /* no room in the queue */
+    BUS_DROP_TOO_LARGE,   /* for any queue or log */
+    BUS_DROP_DISK_FULL,
+    BUS_DROP_DISK_FAILED,
+    BUS_DROP_DAMAGED, /* what was stored cannot be read */
+    BUS_DROP_LAGGED,  /* the subscriber held too much */
+    BUS_DROP_EXPIRED, /* too old */
+    BUS_DROP_COUNT
+};
+
+/* As it is called in metrics and logs: "buffer_full". */
+const char *bus_drop_name(enum bus_drop drop);
+
 struct subscriber_settings {
-    const char *name;                      /* the pipeline's: keeps its cursor */
-    size_t max_events;                     /* not yet fetched */
-    size_t max_bytes;                      /* of event_memory; an event larger than this alone is dropped */
-    bool from_oldest;                      /* a new name begins with what is stored, not with what comes */
-    struct metric *received;               /* every event offered; may be NULL */
-    struct metric *dropped, *dropped_full; /* both count what found no room; may be NULL */
+    const char *name;  /* the pipeline's: keeps its cursor */
+    size_t max_events; /* not yet fetched; memory bus */
+    size_t max_bytes;  /* of event_memory; an event larger than this alone is dropped; memory bus */
+    bool from_oldest;  /* a new name begins with what is stored, not with what comes */
+    struct metric
+        *received; /* every event offered, what was found waiting at the subscription included; may be NULL */
+    struct metric *dropped;                    /* what was received and never given out; may be NULL */
+    struct metric *dropped_by[BUS_DROP_COUNT]; /* the same by reason; each may be NULL */
     void (*wake)(void *argument); /* something can be fetched after a fetch found nothing; coalesced */
     void *wake_argument;
 };
@@ -40,7 +57,7 @@ struct subscriber *bus_subscribe(struct bus *bus, const struct subscriber_settin
 void bus_renew(struct subscriber *subscriber, const struct subscriber_settings *settings);
 /* Gets no more events. What is queued can still be fetched. */
 void bus_close(struct subscriber *subscriber);
-/* Events that were not fetched are dropped (memory) or stay (disk). Returns how many were dropped; references that were fetched stay the caller's. */
+/* Events that were not fetched are dropped, or stay where the bus keeps events. Returns how many were dropped; references that were fetched stay the caller's. */
 size_t bus_unsubscribe(struct subscriber *subscriber);
 
 struct bus_entry {
@@ -54,11 +71,15 @@ size_t bus_fetch(struct subscriber *subscriber, struct bus_entry *entries, size_
 bool bus_await(struct subscriber *subscriber, size_t events);
 /* Through with this one, in any order. */
 void bus_acknowledge(struct subscriber *subscriber, uint64_t sequence);
-/* Not yet fetched. Any thread. */
+/* Offered and not yet fetched. Any thread. */
 size_t bus_depth(const struct subscriber *subscriber);
 
-/* Can it take events? False: not ready (/readyz). */
-bool bus_is_healthy(struct bus *bus);
+/* False: it will not take events any more, *reason (static) says why: not ready (/readyz). Any thread. */
+bool bus_is_healthy(struct bus *bus, const char **reason);
+/* Would an event published now be taken? Cheap; any thread. For those who would rather refuse a request than lose its event. */
+bool bus_has_room(struct bus *bus);
+/* Whether what is not acknowledged, fetched or not, comes again after a restart of the process, so that nothing is lost when it ends. */
+bool bus_keeps_events(const struct bus *bus);
 /* No subscriber may be left. */
 void bus_free(struct bus *bus);
 
@@ -74,12 +95,17 @@ struct bus_operations {
     bool (*await)(struct subscriber *subscriber, size_t events);
     void (*acknowledge)(struct subscriber *subscriber, uint64_t sequence);
     size_t (*depth)(const struct subscriber *subscriber);
-    bool (*is_healthy)(struct bus *bus);
+    bool (*is_healthy)(struct bus *bus, const char **reason);
+    bool (*has_room)(struct bus *bus);
     void (*free)(struct bus *bus);
 };
 
+/* Counts events that are dropped for a subscriber, in both of its counters. */
+void bus_count_drop(const struct subscriber_settings *settings, enum bus_drop drop, size_t count);
+
 struct bus {
     const struct bus_operations *operations;
+    bool keeps_events;
 };
 
 struct subscriber {

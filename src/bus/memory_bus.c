@@ -98,10 +98,7 @@ static enum offer enqueue(struct memory_subscriber *subscriber, struct event_rec
 
 static void report_drop(struct memory_subscriber *subscriber, enum offer offer)
 {
-    if (subscriber->settings.dropped != NULL)
-        metric_add(subscriber->settings.dropped, 1);
-    if (subscriber->settings.dropped_full != NULL)
-        metric_add(subscriber->settings.dropped_full, 1);
+    bus_count_drop(&subscriber->settings, BUS_DROP_BUFFER_FULL, 1);
     uint64_t suppressed;
     if (!log_limit_pass(&subscriber->drop_log, &suppressed))
         return;
@@ -247,7 +244,15 @@ static size_t depth(const struct subscriber *handle)
     return atomic_load_explicit(&subscriber->count, memory_order_relaxed);
 }
 
-static bool is_healthy(struct bus *bus)
+static bool is_healthy(struct bus *bus, const char **reason)
+{
+    (void)bus;
+    (void)reason;
+    return true;
+}
+
+/* A pipeline's queue that is full is its own matter. */
+static bool has_room(struct bus *bus)
 {
     (void)bus;
     return true;
@@ -274,6 +279,7 @@ struct bus *memory_bus_new(void)
         .acknowledge = acknowledge,
         .depth = depth,
         .is_healthy = is_healthy,
+        .has_room = has_room,
         .free = free_bus,
     };
     struct memory_bus *memory_bus = xcalloc(1, sizeof *memory_bus);

@@ -257,11 +257,7 @@ static bool is_ready(void *argument, const char **reason)
         *reason = "shutting down";
         return false;
     }
-    if (!bus_is_healthy(process->bus)) {
-        *reason = "the bus takes no events";
-        return false;
-    }
-    return true;
+    return bus_is_healthy(process->bus, reason);
 }
 
 static void watch_signals(struct process *process)

@@ -48,7 +48,7 @@ struct pipeline {
     void (*drained)(void *argument);
     void *drained_argument;
 
-    struct metric *received, *dropped_full, *waiting, *depth;
+    struct metric *received, *dropped_by[BUS_DROP_COUNT], *waiting, *depth;
     int64_t waiting_told, depth_told; /* this pipeline's part of these gauges */
 
     /* While the thread starts. */
@@ -86,8 +86,9 @@ static void make_metrics(struct pipeline *pipeline, const struct pipeline_settin
     host->filtered = result_counter(settings, "filtered");
     host->dropped = result_counter(settings, "dropped");
     result_counter(settings, "dead_lettered");
-    pipeline->dropped_full = reason_counter(settings, "buffer_full");
-    static const char *const reasons[] = {"rejected", "transform_error", "expired", "shutdown"};
+    for (size_t i = 0; i < BUS_DROP_COUNT; i++)
+        pipeline->dropped_by[i] = reason_counter(settings, bus_drop_name((enum bus_drop)i));
+    static const char *const reasons[] = {"rejected", "transform_error", "shutdown"};
     for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
         reason_counter(settings, reasons[i]);
     pipeline->waiting = metrics_gauge(metrics, "llm_proxy_events_waiting",
@@ -353,16 +354,17 @@ const char *pipeline_name(const struct pipeline *pipeline)
 
 static struct subscriber_settings subscription(struct pipeline *pipeline)
 {
-    return (struct subscriber_settings){
+    struct subscriber_settings settings = {
         .name = pipeline->name,
         .max_events = pipeline->buffer_events,
         .max_bytes = pipeline->buffer_bytes,
         .received = pipeline->received,
         .dropped = pipeline->host.dropped,
-        .dropped_full = pipeline->dropped_full,
         .wake = wake,
         .wake_argument = pipeline,
     };
+    memcpy(settings.dropped_by, pipeline->dropped_by, sizeof settings.dropped_by);
+    return settings;
 }
 
 bool pipeline_start(struct pipeline *pipeline, struct error *error)
@@ -415,7 +417,7 @@ size_t pipeline_free(struct pipeline *pipeline)
     metrics_remove_collect(host->metrics, collect, pipeline);
     if (successor != NULL)
         host_bequeath(host, &successor->host);
-    size_t lost = in_hand(pipeline);
+    size_t lost = bus_keeps_events(pipeline->bus) ? 0 : in_hand(pipeline);
     if (pipeline->subscriber != NULL)
         lost += bus_unsubscribe(pipeline->subscriber);
     if (lost > 0) {

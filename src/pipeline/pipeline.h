@@ -45,7 +45,7 @@ bool pipeline_succeed(struct pipeline *pipeline, struct pipeline *predecessor, v
                       void *argument);
 /* No more events come, from here on: deliver what waits. done(argument) is called once on the pipeline's thread when nothing is left. */
 void pipeline_drain(struct pipeline *pipeline, void (*done)(void *argument), void *argument);
-/* Stops now, joins, frees. What was not delivered, and is not left to a successor, is counted as dropped with the reason "shutdown" (memory bus). Returns how many. */
+/* Stops now, joins, frees. What was not delivered, and is not left to a successor, is counted as dropped with the reason "shutdown", unless the bus keeps it. Returns how many. */
 size_t pipeline_free(struct pipeline *pipeline);
 /* Reopen files (SIGHUP). Does not wait. */
 void pipeline_reopen_files(struct pipeline *pipeline);

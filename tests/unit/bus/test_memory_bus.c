@@ -44,7 +44,7 @@ static struct subscriber *subscribe(const char *name, size_t max_events, size_t 
         .max_events = max_events,
         .max_bytes = max_bytes,
         .received = counter("received", name),
-        .dropped_full = counter("dropped", name),
+        .dropped_by[BUS_DROP_BUFFER_FULL] = counter("dropped", name),
     };
     struct error error;
     struct subscriber *subscriber = bus_subscribe(bus, &settings, &error);
@@ -275,7 +275,7 @@ static void a_renewed_subscriber_keeps_its_queue_and_has_the_new_limits_and_wake
     struct subscriber_settings settings = {.name = "s",
                                            .max_events = 20,
                                            .max_bytes = SIZE_MAX,
-                                           .dropped_full = counter("dropped", "s"),
+                                           .dropped_by[BUS_DROP_BUFFER_FULL] = counter("dropped", "s"),
                                            .dropped = counter("all", "s"),
                                            .wake = count_wake,
                                            .wake_argument = &wakes};
@@ -344,7 +344,10 @@ static void a_queue_without_room_is_refused(void **state)
     struct error error = {{0}};
     assert_null(bus_subscribe(bus, &settings, &error));
     assert_true(error.message[0] != 0);
-    assert_true(bus_is_healthy(bus));
+    const char *reason;
+    assert_true(bus_is_healthy(bus, &reason));
+    assert_true(bus_has_room(bus));
+    assert_false(bus_keeps_events(bus));
 }
 
 /* What is written to stderr while the function runs, NUL-terminated, in text. */
@@ -452,7 +455,7 @@ static void publishers_in_many_threads_lose_no_event_and_no_wake(void **state)
         .max_events = PUBLISHERS * EVENTS_EACH,
         .max_bytes = SIZE_MAX,
         .received = counter("received", "threads"),
-        .dropped_full = counter("dropped", "threads"),
+        .dropped_by[BUS_DROP_BUFFER_FULL] = counter("dropped", "threads"),
         .wake = wake_consumer,
         .wake_argument = &consumer,
     };

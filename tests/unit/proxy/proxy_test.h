@@ -241,7 +241,8 @@ static inline int set_up(void **state)
         .max_events = 1000,
         .max_bytes = 64u << 20,
         .received = metrics_counter(f->metrics, "received", "", (struct metric_label[]){{0}}),
-        .dropped_full = metrics_counter(f->metrics, "dropped", "", (struct metric_label[]){{0}}),
+        .dropped_by[BUS_DROP_BUFFER_FULL] =
+            metrics_counter(f->metrics, "dropped", "", (struct metric_label[]){{0}}),
     };
     f->subscriber = bus_subscribe(f->bus, &subscriber, &error);
     log_configure(LOG_ERROR, LOG_TEXT);
