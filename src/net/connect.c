@@ -15,8 +15,6 @@
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
-#include <openssl/x509_vfy.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -190,27 +188,18 @@ static void describe_phase(struct connect_attempt *attempt, const char *what)
 
 static void describe_tls_failure(struct connect_attempt *attempt, const struct failure *failure)
 {
-    char text[FAILURE_TEXT_SIZE], what[FAILURE_TEXT_SIZE * 3];
-    long verified = SSL_get_verify_result(attempt->ssl);
+    char text[FAILURE_TEXT_SIZE];
+    const char *refusal = tls_refusal(attempt->ssl);
     int reason = ERR_GET_LIB(failure->tls_error) == ERR_LIB_SSL ? ERR_GET_REASON(failure->tls_error) : 0;
-    if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED && verified != X509_V_OK) {
-        failure_text_of_sentence(X509_verify_cert_error_string(verified), text);
-        bool other_name =
-            verified == X509_V_ERR_HOSTNAME_MISMATCH || verified == X509_V_ERR_IP_ADDRESS_MISMATCH;
-        if (other_name) {
-            snprintf(what, sizeof what, "%s: the certificate is not for %.200s", text,
-                     tls_name(attempt->target.tls));
-        } else {
-            snprintf(what, sizeof what, "%s", text);
-        }
+    if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED && refusal != NULL) {
+        describe_phase(attempt, refusal);
     } else if (reason == SSL_R_WRONG_VERSION_NUMBER || reason == SSL_R_HTTP_REQUEST) {
-        snprintf(what, sizeof what, "the answer is not TLS");
+        describe_phase(attempt, "the answer is not TLS");
     } else if (failure->truncated) {
-        snprintf(what, sizeof what, "closed by the peer");
+        describe_phase(attempt, "closed by the peer");
     } else {
-        snprintf(what, sizeof what, "%s", failure_text(failure, text));
+        describe_phase(attempt, failure_text(failure, text));
     }
-    describe_phase(attempt, what);
 }
 
 static void on_handshake_ready(evutil_socket_t fd, short ready, void *argument);

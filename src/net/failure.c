@@ -4,6 +4,7 @@
 #include "net/failure.h"
 
 #include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -25,6 +26,12 @@ const char *failure_text_of_errno(int number, char out[FAILURE_TEXT_SIZE])
     return failure_text_of_sentence(strerror_r(number, text, sizeof text), out);
 }
 
+bool failure_is_alert(const struct failure *failure)
+{
+    return ERR_GET_LIB(failure->tls_error) == ERR_LIB_SSL &&
+           ERR_GET_REASON(failure->tls_error) >= SSL_AD_REASON_OFFSET;
+}
+
 const char *failure_text(const struct failure *failure, char out[FAILURE_TEXT_SIZE])
 {
     if (failure->truncated) {
@@ -37,5 +44,14 @@ const char *failure_text(const struct failure *failure, char out[FAILURE_TEXT_SI
         return failure_text_of_errno(ERR_GET_REASON(failure->tls_error), out);
     }
     const char *reason = ERR_reason_error_string(failure->tls_error);
-    return failure_text_of_sentence(reason != NULL ? reason : "TLS protocol error", out);
+    if (reason == NULL) {
+        return failure_text_of_sentence("TLS protocol error", out);
+    }
+    if (failure_is_alert(failure)) {
+        /* "sslv3 alert bad certificate", whatever the protocol */
+        const char *alert = strstr(reason, "alert ");
+        snprintf(out, FAILURE_TEXT_SIZE, "TLS alert of the peer: %s", alert != NULL ? alert + 6 : reason);
+        return out;
+    }
+    return failure_text_of_sentence(reason, out);
 }

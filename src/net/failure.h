@@ -15,7 +15,9 @@ struct failure {
 
 #define FAILURE_TEXT_SIZE 128
 
-/* "connection reset by peer", "closed without close_notify", "decryption failed or bad record mac". Returns out. */
+/* Did the peer say by a TLS alert that something is wrong? */
+bool failure_is_alert(const struct failure *failure);
+/* "connection reset by peer", "closed without close_notify", "TLS alert of the peer: bad certificate". Returns out. */
 const char *failure_text(const struct failure *failure, char out[FAILURE_TEXT_SIZE]);
 /* errno in the same style. */
 const char *failure_text_of_errno(int number, char out[FAILURE_TEXT_SIZE]);

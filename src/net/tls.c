@@ -17,6 +17,7 @@
 #include "base/memory.h"
 #include "net/address.h"
 #include "net/failure.h"
+#include "net/tls_refusal.h"
 #include "net/tls_socket.h"
 
 #define SYSTEM_CA_FILE "/etc/ssl/certs/ca-certificates.crt"
@@ -35,7 +36,8 @@ struct tls {
 };
 
 static pthread_once_t index_once = PTHREAD_ONCE_INIT;
-static int tls_index; /* where a context keeps its struct tls */
+static int tls_index;     /* where a context keeps its struct tls */
+static int refusal_index; /* where a connection keeps why its peer's certificate was refused */
 
 /* ------------------------------------------------------------------------------------------------ files */
 
@@ -238,9 +240,34 @@ static void on_context_freed(void *parent, void *pointer, CRYPTO_EX_DATA *data, 
     free(tls);
 }
 
-static void make_index(void)
+/* OpenSSL's callback. */
+static void on_connection_freed(void *parent, void *pointer, CRYPTO_EX_DATA *data, int index, long number,
+                                void *argument)
+{
+    (void)parent;
+    (void)data;
+    (void)index;
+    (void)number;
+    (void)argument;
+    free(pointer);
+}
+
+static void make_indexes(void)
 {
     tls_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, on_context_freed);
+    refusal_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, on_connection_freed);
+}
+
+/* OpenSSL's callback. Changes no verdict: it takes down the reason while there is more to know than its number. */
+static int on_verified(int good, X509_STORE_CTX *store)
+{
+    if (!good) {
+        SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+        const struct tls *tls = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), tls_index);
+        free(SSL_get_ex_data(ssl, refusal_index));
+        SSL_set_ex_data(ssl, refusal_index, tls_refusal_new(store, tls_name(tls)));
+    }
+    return good;
 }
 
 static void set_name(struct tls *tls, const char *name)
@@ -272,7 +299,7 @@ static bool configure(struct tls *tls, const struct tls_settings *settings, stru
             return false;
         }
         X509_VERIFY_PARAM_set_hostflags(parameters, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-        SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
+        SSL_CTX_set_verify(context, SSL_VERIFY_PEER, on_verified);
     }
     if ((!settings->insecure || settings->ca_file != NULL) && !load_authorities(context, settings, error)) {
         return false;
@@ -282,7 +309,7 @@ static bool configure(struct tls *tls, const struct tls_settings *settings, stru
 
 struct tls *tls_new(const struct tls_settings *settings, const char *host, struct error *error)
 {
-    pthread_once(&index_once, make_index);
+    pthread_once(&index_once, make_indexes);
     SSL_CTX *context = SSL_CTX_new(TLS_client_method());
     if (context == NULL) {
         char why[FAILURE_TEXT_SIZE];
@@ -330,4 +357,9 @@ struct ssl_st *tls_connection(struct tls *tls, int fd)
 const char *tls_name(const struct tls *tls)
 {
     return tls->name;
+}
+
+const char *tls_refusal(const struct ssl_st *ssl)
+{
+    return SSL_get_ex_data(ssl, refusal_index);
 }

@@ -31,5 +31,7 @@ void tls_free(struct tls *tls);
 struct ssl_st *tls_connection(struct tls *tls, int fd);
 /* The name that the certificate must carry. */
 const char *tls_name(const struct tls *tls);
+/* After a handshake that failed: why the peer's certificate was refused; NULL: it was not. As long as the connection. */
+const char *tls_refusal(const struct ssl_st *ssl);
 
 #endif

@@ -209,6 +209,11 @@ bool transport_was_truncated(const struct transport *transport)
     return transport->read_state == READ_FAILED && transport->read_failure.truncated;
 }
 
+bool transport_was_alerted(const struct transport *transport)
+{
+    return transport->read_state == READ_FAILED && failure_is_alert(&transport->read_failure);
+}
+
 void transport_set_reading(struct transport *transport, bool on)
 {
     if (transport->reading == on) {

@@ -56,6 +56,9 @@ bool transport_is_reading(const struct transport *transport);
 ssize_t transport_read(struct transport *transport, void *data, size_t size, struct error *error);
 /* After TRANSPORT_ERROR: it was a FIN without close_notify. All that came before is genuine, but it may have been cut by somebody in between. */
 bool transport_was_truncated(const struct transport *transport);
+/* After TRANSPORT_ERROR: it was a TLS alert of the peer. A server of TLS 1.3 that does not like the client's certificate says so when the client's handshake is
+ * long over. */
+bool transport_was_alerted(const struct transport *transport);
 
 /* False: the connection is broken, *error says why; nothing more can be written. */
 bool transport_write(struct transport *transport, const struct iovec *pieces, int count, struct error *error)

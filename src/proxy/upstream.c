@@ -204,6 +204,9 @@ static void closed(struct upstream *upstream, bool clean, const struct error *er
     bool nothing_came = upstream->head.size == 0 && upstream->interim == 0;
     if (upstream->state == HEAD && nothing_came && upstream->reused) {
         fail(upstream, UPSTREAM_STALE, "closed a kept connection without a response");
+    } else if (upstream->state == HEAD && nothing_came && !clean &&
+               transport_was_alerted(upstream->transport)) {
+        fail(upstream, UPSTREAM_UNREACHABLE, error->message);
     } else if (upstream->state == HEAD) {
         fail(upstream, UPSTREAM_INVALID,
              !clean         ? error->message

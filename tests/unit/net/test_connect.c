@@ -220,8 +220,9 @@ static void expect_failed(enum connect_failure why, const char *text)
     assert_int_equal(callback_count, 1);
     assert_true(failed);
     assert_int_equal(failure, why);
-    size_t size = strlen(last_error.message), expected = strlen(text);
-    assert_string_equal(last_error.message + (size > expected ? size - expected : 0), text);
+    if (strstr(last_error.message, text) == NULL) {
+        assert_string_equal(last_error.message, text);
+    }
 }
 
 static void on_nothing(void *owner)
@@ -448,9 +449,9 @@ static void another_ip_address_is_refused(void **state)
     (void)state;
     serve_tls((struct identity_settings){.issuer = &authority, .alternatives = "IP:127.0.0.9,DNS:127.0.0.1"},
               TLS1_3_VERSION);
-    expect_tls_failure(
-        (struct tls_settings){0}, "127.0.0.1",
-        "TLS handshake with 127.0.0.1: IP address mismatch: the certificate is not for 127.0.0.1");
+    expect_tls_failure((struct tls_settings){0}, "127.0.0.1",
+                       "TLS handshake with 127.0.0.1: IP address mismatch: the certificate is not for "
+                       "127.0.0.1 but for 127.0.0.9, 127.0.0.1");
 }
 
 static void another_host_is_refused(void **state)
@@ -459,9 +460,9 @@ static void another_host_is_refused(void **state)
     serve_tls(
         (struct identity_settings){.issuer = &authority, .alternatives = "DNS:other.example,DNS:s*.example"},
         TLS1_3_VERSION);
-    expect_tls_failure(
-        (struct tls_settings){0}, "server.example",
-        "TLS handshake with server.example: hostname mismatch: the certificate is not for server.example");
+    expect_tls_failure((struct tls_settings){0}, "server.example",
+                       "TLS handshake with server.example: hostname mismatch: the certificate is not for "
+                       "server.example but for other.example, s*.example");
 }
 
 static void an_expired_certificate_is_refused(void **state)
@@ -469,8 +470,9 @@ static void an_expired_certificate_is_refused(void **state)
     (void)state;
     serve_tls((struct identity_settings){.issuer = &authority, .from_s = -7200, .until_s = -3600},
               TLS1_3_VERSION);
-    expect_tls_failure((struct tls_settings){0}, "server.example",
-                       "TLS handshake with server.example: certificate has expired");
+    expect_tls_failure(
+        (struct tls_settings){0}, "server.example",
+        "TLS handshake with server.example: certificate has expired: CN=server.example was valid until 20");
 }
 
 static void a_certificate_of_the_future_is_refused(void **state)
@@ -479,7 +481,8 @@ static void a_certificate_of_the_future_is_refused(void **state)
     serve_tls((struct identity_settings){.issuer = &authority, .from_s = 3600, .until_s = 7200},
               TLS1_2_VERSION);
     expect_tls_failure((struct tls_settings){0}, "server.example",
-                       "TLS handshake with server.example: certificate is not yet valid");
+                       "TLS handshake with server.example: certificate is not yet valid: CN=server.example "
+                       "is valid from 20");
 }
 
 static void a_self_signed_certificate_is_refused(void **state)
@@ -487,7 +490,8 @@ static void a_self_signed_certificate_is_refused(void **state)
     (void)state;
     serve_tls((struct identity_settings){0}, TLS1_3_VERSION);
     expect_tls_failure((struct tls_settings){0}, "server.example",
-                       "TLS handshake with server.example: self-signed certificate");
+                       "TLS handshake with server.example: self-signed certificate: CN=server.example is no "
+                       "trusted authority");
 }
 
 static void an_unknown_authority_is_refused(void **state)
@@ -496,8 +500,10 @@ static void an_unknown_authority_is_refused(void **state)
     struct identity other =
         identity_new(&(struct identity_settings){.name = "other authority", .authority = true});
     serve_tls((struct identity_settings){.issuer = &other}, TLS1_3_VERSION);
-    expect_tls_failure((struct tls_settings){0}, "server.example",
-                       "TLS handshake with server.example: unable to get local issuer certificate");
+    expect_tls_failure(
+        (struct tls_settings){0}, "server.example",
+        "TLS handshake with server.example: unable to get local issuer certificate: CN=other authority is no "
+        "trusted authority, nor was its certificate sent; it issued that of CN=server.example");
     identity_free(&other);
 }
 
@@ -533,7 +539,7 @@ static void an_old_version_is_refused(void **state)
     SSL_CTX_set_min_proto_version(server_ctx, TLS1_VERSION);
     SSL_CTX_set_max_proto_version(server_ctx, TLS1_1_VERSION);
     expect_tls_failure((struct tls_settings){0}, "server.example",
-                       "TLS handshake with server.example: tlsv1 alert protocol version");
+                       "TLS handshake with server.example: TLS alert of the peer: protocol version");
 }
 
 static void a_server_that_does_not_speak_tls_is_told_so(void **state)
@@ -607,7 +613,7 @@ static void a_client_certificate_is_shown(void **state)
 
     callback_count = 0;
     expect_tls_failure((struct tls_settings){0}, "server.example",
-                       "alert handshake failure"); /* with the name of the protocol before it */
+                       "TLS handshake with server.example: TLS alert of the peer: handshake failure");
 }
 
 static void a_session_is_resumed(void **state)
