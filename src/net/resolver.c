@@ -19,7 +19,7 @@
 #include "base/reference.h"
 #include "net/failure.h"
 
-#define MAX_THREADS    4
+#define MAX_THREADS    16 /* as many dead names at a time hold up nobody else */
 #define MAX_QUESTIONS  256
 #define MAX_NAME_SIZE  255
 #define ANSWER_TTL_NS  (30 * NANOSECONDS_PER_SECOND)

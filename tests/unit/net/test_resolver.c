@@ -3,6 +3,8 @@
  */
 #include "net_test.h"
 
+#include <sys/syscall.h>
+
 #include "net/resolver.h"
 
 #define FAKE_NAMES                                                                                           \
@@ -20,6 +22,15 @@
 
 static struct loop *test_loop;
 static struct resolver *resolver;
+static atomic_long seconds_passed;
+
+/* In the place of libc's: the program's clock, and as many seconds as the test wants to have passed. */
+int clock_gettime(clockid_t id, struct timespec *now)
+{
+    int result = (int)syscall(SYS_clock_gettime, id, now);
+    now->tv_sec += seconds_passed;
+    return result;
+}
 
 struct answer {
     int count;
@@ -130,6 +141,25 @@ static void a_failure_tells_the_name_and_the_reason_and_is_kept_shortly(void **s
     wait_until(test_loop, !resolver_cached(resolver, "nowhere.example", 80, &result));
 }
 
+static void an_answer_is_asked_for_again_after_thirty_seconds(void **state)
+{
+    (void)state;
+    struct answer answer;
+    start("one.example", &answer);
+    wait_until(test_loop, answer.count == 1);
+    seconds_passed += 29;
+    start("one.example", &answer);
+    wait_until(test_loop, answer.count == 1);
+    assert_int_equal(fake_asked, 1);
+    seconds_passed += 2;
+    struct resolver_result result;
+    assert_false(resolver_cached(resolver, "one.example", 443, &result));
+    start("one.example", &answer);
+    wait_until(test_loop, answer.count == 1);
+    assert_int_equal(fake_asked, 2);
+    expect_address(&answer.result, 0, "10.0.0.1:443");
+}
+
 static void families_take_turns(void **state)
 {
     (void)state;
@@ -188,27 +218,28 @@ static void a_slow_name_holds_up_no_other(void **state)
     wait_until(test_loop, slow.count == 1 && slower.count == 1);
 }
 
-static void at_most_four_names_are_asked_at_a_time(void **state)
+static void at_most_sixteen_names_are_asked_at_a_time(void **state)
 {
     (void)state;
-    struct answer answers[8];
+    enum { COUNT = 20 };
+    struct answer answers[COUNT];
     char name[32];
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < COUNT; i++) {
         snprintf(name, sizeof name, "slow%d.example", i);
         start(name, &answers[i]);
     }
-    wait_until(test_loop, fake_at_once == 4);
+    wait_until(test_loop, fake_at_once == 16);
     turns(test_loop);
-    assert_int_equal(fake_asked, 4);
+    assert_int_equal(fake_asked, 16);
     fake_let_slow_names_go();
     int total = 0;
-    wait_until_with(test_loop, total == 8, {
+    wait_until_with(test_loop, total == COUNT, {
         total = 0;
-        for (int i = 0; i < 8; i++) {
+        for (int i = 0; i < COUNT; i++) {
             total += answers[i].count;
         }
     });
-    assert_int_equal(fake_asked, 8);
+    assert_int_equal(fake_asked, COUNT);
 }
 
 static void the_number_of_names_is_bounded(void **state)
@@ -294,22 +325,21 @@ static void a_loop_may_go_after_its_queries_are_cancelled(void **state)
 static void freeing_does_not_wait_for_a_name_server(void **state)
 {
     (void)state;
-    struct answer answer, queued[5];
+    enum { COUNT = 20 };
+    struct answer answers[COUNT];
     char name[32];
-    struct resolver_query *queries[5];
-    struct resolver_query *query = start("slow.example", &answer);
-    for (int i = 0; i < 5; i++) {
+    struct resolver_query *queries[COUNT];
+    for (int i = 0; i < COUNT; i++) {
         snprintf(name, sizeof name, "slow%d.example", i);
-        queries[i] = start(name, &queued[i]);
+        queries[i] = start(name, &answers[i]);
     }
-    wait_until(test_loop, fake_at_once == 4);
-    resolver_cancel(query);
-    for (int i = 0; i < 5; i++) {
+    wait_until(test_loop, fake_at_once == 16);
+    for (int i = 0; i < COUNT; i++) {
         resolver_cancel(queries[i]);
     }
     resolver_free(resolver);
     resolver = NULL; /* teardown lets the threads go */
-    assert_int_equal(fake_at_once, 4);
+    assert_int_equal(fake_at_once, 16);
 }
 
 enum { ROUNDS = 200 };
@@ -356,11 +386,12 @@ int main(void)
         resolver_test(an_answer_is_kept_for_every_port_and_any_case),
         resolver_test(literals_are_answered_without_asking),
         resolver_test(a_failure_tells_the_name_and_the_reason_and_is_kept_shortly),
+        resolver_test(an_answer_is_asked_for_again_after_thirty_seconds),
         resolver_test(families_take_turns),
         resolver_test(eight_addresses_are_kept_of_both_families),
         resolver_test(a_name_is_asked_once_for_all_who_wait),
         resolver_test(a_slow_name_holds_up_no_other),
-        resolver_test(at_most_four_names_are_asked_at_a_time),
+        resolver_test(at_most_sixteen_names_are_asked_at_a_time),
         resolver_test(the_number_of_names_is_bounded),
         resolver_test(names_that_are_none_fail),
         resolver_test(a_cancelled_query_is_silent_at_every_moment),
