@@ -26,13 +26,14 @@ static inline struct scanned scan_cut(struct slice data, bool response, const st
 {
     struct http_scan scan = {0};
     struct scanned scanned = {.result = HTTP_SCAN_INCOMPLETE};
-    struct fuzz_cutter cutter = fuzz_cutter(cut, data);
+    struct fuzz_cutter cutter = fuzz_cutter(cut, data, 0);
     size_t arrived = 0;
     while (scanned.result == HTTP_SCAN_INCOMPLETE && arrived < data.size) {
-        arrived += fuzz_next_piece(&cutter, data.size - arrived);
+        arrived += fuzz_next_piece(&cutter).size;
         scanned.result =
             http_scan_head(&scan, (struct slice){data.data, arrived}, response, limits, &scanned.problem);
     }
+    fuzz_show_rest(&cutter);
     scanned.size = scanned.result == HTTP_SCAN_COMPLETE ? scan.offset : 0;
     REQUIRE(scan.offset <= arrived);
     return scanned;

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Makes the first inputs of the harnesses: seeds.py FOLDER fills FOLDER/NAME/ for each harness NAME, and FOLDER/NAME.dict.
 
-They come from the vectors of tests/vectors/http, from the hand-written files of tests/fuzz/seeds/NAME/, and, for stored events, from the
+FOLDER/vectors/ has all the vectors of tests/vectors/http as they are sent, for other tests.
+
+The inputs come from these vectors, from the hand-written files of tests/fuzz/seeds/NAME/, and, for stored events, from the
 format as it is described in src/event/event.h. A dictionary is the words of the code under test.
 """
 import gzip
@@ -16,7 +18,7 @@ ROOT = HERE.parent.parent
 HARNESSES = ["request", "response", "chunked", "body", "event", "json", "sse", "llm"]
 LARGEST = 16384  # bytes: larger ones only slow a fuzzer down
 WORDS = {  # whose string literals are the dictionary
-    "request": "src/http/*.c", "response": "src/http/*.c", "body": "src/http/*.c",
+    "request": "src/http/*.c src/proxy/[afr]*.c", "response": "src/http/*.c", "body": "src/http/*.c",
     "sse": "lua/llmproxy/sse.lua", "llm": "lua/llmproxy/llm/*.lua",
 }
 
@@ -29,9 +31,9 @@ def vectors(name):
 
 
 def http_seeds():
-    for harness, name in ("request", "requests"), ("body", "requests"), ("response", "responses"):
+    for harness, name in ("request", "requests"), ("body", "requests"), ("response", "responses"), ("body", "responses"):
         for vector, raw in vectors(name):
-            yield harness, vector, raw
+            yield harness, f"{name}-{vector}" if harness == "body" else vector, raw
     for name in "requests", "responses":
         for vector, raw in vectors(name):
             head, _, body = raw.partition(b"\r\n\r\n")
@@ -73,12 +75,16 @@ def written_seeds():
         yield path.parent.name, path.name, path.read_bytes()
 
 
-def words(pattern):
-    found = {word for path in ROOT.glob(pattern) for word in re.findall(r'"([A-Za-z0-9_./ :-]{2,30})"', path.read_text())}
+def words(patterns):
+    found = {word for pattern in patterns.split() for path in ROOT.glob(pattern) for word in re.findall(r'"([A-Za-z0-9_./ :-]{2,30})"', path.read_text())}
     return "".join(f'"{word}"\n' for word in sorted(found))
 
 
 def main(folder):
+    for name in "requests", "responses":
+        (folder / "vectors" / name).mkdir(parents=True, exist_ok=True)
+        for vector, raw in vectors(name):
+            (folder / "vectors" / name / vector).write_bytes(raw)
     for harness in HARNESSES:
         (folder / harness).mkdir(parents=True, exist_ok=True)
         if harness in WORDS:
