@@ -12,6 +12,7 @@
 #include "bus/bus.h"
 
 struct pipeline;
+struct dead_letters;
 
 struct pipeline_settings {
     const char *name;
@@ -28,6 +29,15 @@ struct pipeline_settings {
     void *load_argument;
     struct metrics *metrics;
     struct bus *bus;
+    /* Take what cannot be delivered; NULL: it is dropped. Borrowed, shared by all generations of one name. */
+    struct dead_letters *dead_letters;
+    bool
+        no_delivery; /* a dry run: the dispatcher is made, but not given anything; what would be is delivered */
+    /* For tools that replay: what became of an event, when the pipeline is through with it, on its thread. NULL: nobody asks. sequence is the bus's, counted from 1 by a memory bus; result: delivered, filtered,
+     * dropped or dead_lettered, the latter two with a reason (rejected, transform_error, expired) and, if known, an error, else NULL. */
+    void (*settled)(void *argument, struct slice event_id, uint64_t sequence, const char *result,
+                    const char *reason, const char *error);
+    void *settled_argument;
 };
 
 /* Starts the thread and waits until it has loaded. No event comes yet. Strings are copied. NULL: *error says why. */
