@@ -69,7 +69,8 @@ struct proxy_settings {
         timeouts; /* of the listener: request_head, keep_alive, write; the rest are the routes' defaults */
     bool access_log;
 
-    bool observe;                                           /* false: no event is built */
+    bool observe; /* false: no event is built */
+    bool audit;   /* the end of each response is held back until its event is stored (audit.h) */
     size_t max_request_body_bytes, max_response_body_bytes; /* kept */
     uint64_t capture_memory;
     char **redact_headers; /* lower-case names, added to the built-in ones */
