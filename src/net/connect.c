@@ -51,6 +51,7 @@ struct connect_attempt {
     struct resolver_query *query;
     struct resolver_result addresses;
     size_t begun; /* addresses */
+    bool exhausted;
     struct trial trials[RESOLVER_MAX_ADDRESSES];
     struct tunnel *tunnel;
     SSL *ssl;
@@ -336,6 +337,7 @@ static bool trial_begin(struct trial *trial, const struct address *address)
 {
     int fd = socket(address->socket.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
+        trial->attempt->exhausted = errno == EMFILE || errno == ENFILE;
         trial_failed(trial, errno);
         return false;
     }
@@ -378,7 +380,7 @@ static void connect_next(struct connect_attempt *attempt)
         }
     }
     if (!is_under_way(attempt)) {
-        fail(attempt, CONNECT_UNREACHABLE);
+        fail(attempt, attempt->exhausted ? CONNECT_EXHAUSTED : CONNECT_UNREACHABLE);
     }
 }
 

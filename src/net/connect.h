@@ -19,7 +19,11 @@ struct connect_target {
 
 struct connect_attempt;
 
-enum connect_failure { CONNECT_UNREACHABLE, CONNECT_TIMED_OUT };
+enum connect_failure {
+    CONNECT_UNREACHABLE,
+    CONNECT_TIMED_OUT,
+    CONNECT_EXHAUSTED /* no file descriptor was left */
+};
 
 /* Errors name the phase: "cannot resolve api.example: …", "connect to 127.0.0.1:9: connection refused", "TLS handshake with api.example: certificate has expired",
  * "forward proxy 127.0.0.1:3128: CONNECT api.example:443: refused with status 407". */

@@ -100,6 +100,15 @@ void client_close(struct client *client, bool reset)
     worker_client_left(worker);
 }
 
+void client_close_idle(struct client *client, const char *reason)
+{
+    metric_add(metrics_counter(client->worker->shared->metrics, "llm_proxy_idle_connections_closed_total",
+                               "Connections of clients closed while they waited for a request.",
+                               (struct metric_label[]){{"reason", reason}, {NULL, NULL}}),
+               1);
+    client_close(client, false);
+}
+
 void client_count_bad_request(struct worker *worker, const char *reason)
 {
     metric_add(metrics_counter(worker->shared->metrics, "llm_proxy_bad_requests_total",
@@ -328,7 +337,7 @@ void client_close_waiting(struct client *client)
 {
     read_once(client);
     if (client->state == CLIENT_WAITING) {
-        client_close(client, false);
+        client_close_idle(client, client->worker->draining ? "shutdown" : "timeout");
     }
 }
 

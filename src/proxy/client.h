@@ -59,6 +59,8 @@ struct client {
 /* An accepted connection, counted by the caller: also as one of its address, in counted. */
 void client_new(struct worker *worker, int fd, const struct address *peer, struct peer *counted);
 void client_close(struct client *client, bool reset);
+/* WAITING: the same, counted. reason: static. */
+void client_close_idle(struct client *client, const char *reason);
 /* WAITING: it has waited long enough. But a request may be there already. */
 void client_close_waiting(struct client *client);
 /* What never became an exchange. reason: static. */

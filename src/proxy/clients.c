@@ -31,7 +31,7 @@ static void close_claimed(struct worker *worker)
 {
     atomic_fetch_add(&worker->idle_connections, 1);
     if (worker->idle.first != NULL) { /* if none is idle by now, there is one too many for a while */
-        client_close(worker->idle.first, false);
+        client_close_idle(worker->idle.first, "room");
     }
 }
 
@@ -41,21 +41,21 @@ static void on_claimed(void *argument)
     close_claimed(argument);
 }
 
-bool clients_make_room(struct worker *worker)
+enum room clients_make_room(struct worker *worker)
 {
     /* Its own are claimed like any: one that is promised to another worker makes no room a second time. */
     if (claim(worker)) {
         close_claimed(worker);
-        return true;
+        return ROOM_NOW;
     }
     for (size_t i = 0; i < worker->shared->worker_count; i++) {
         struct worker *other = worker->shared->workers[i];
         if (other != worker && claim(other)) {
             loop_post(other->loop, on_claimed, other);
-            return true;
+            return ROOM_SOON;
         }
     }
-    return false;
+    return ROOM_NONE;
 }
 
 static void refuse(struct worker *worker, int fd, const char *reason, const char *message)
@@ -89,7 +89,7 @@ void clients_accept(struct worker *worker, int fd, const struct address *peer)
         return;
     }
     size_t before = atomic_fetch_add(&shared->connections, 1);
-    if (before < worker->settings->max_connections || clients_make_room(worker)) {
+    if (before < worker->settings->max_connections || clients_make_room(worker) != ROOM_NONE) {
         client_new(worker, fd, peer, counted);
     } else {
         atomic_fetch_sub(&shared->connections, 1);

@@ -10,8 +10,8 @@
 void clients_accept(struct worker *worker, int fd, const struct address *peer);
 /* Looks for clients that have gone, among those that are not being read from. */
 void clients_sweep(struct worker *worker);
-/* Closes the longest idle connection, here or else on another worker (soon). False: none is idle. */
-bool clients_make_room(struct worker *worker);
+/* Closes the longest idle connection, here or else on another worker. */
+enum room clients_make_room(struct worker *worker);
 /* Closes those that are idle; those that were never used have a moment to bring their request. */
 void clients_close_idle(struct worker *worker);
 void clients_close_all(struct worker *worker);

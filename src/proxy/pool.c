@@ -123,6 +123,17 @@ void pool_put(struct worker *worker, struct proxy_settings *settings, const stru
     loop_timer_set(&connection->idle, idle_ns);
 }
 
+bool pool_close_oldest(struct worker *worker)
+{
+    for (size_t i = 0; i < worker->settings->route_count; i++) {
+        if (worker->pools[i].oldest != NULL) {
+            close_idle(worker->pools[i].oldest);
+            return true;
+        }
+    }
+    return false;
+}
+
 void pool_close_idle(struct worker *worker)
 {
     for (size_t i = 0; i <= worker->settings->route_count; i++) {

@@ -18,6 +18,8 @@ struct transport *pool_take(struct worker *worker, const struct proxy_settings *
 void pool_put(struct worker *worker, struct proxy_settings *settings, const struct route *route,
               struct transport *transport, uint64_t idle_ns);
 
+/* False: it has none. */
+bool pool_close_oldest(struct worker *worker);
 void pool_close_idle(struct worker *worker);
 
 #endif

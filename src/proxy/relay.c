@@ -199,6 +199,9 @@ static void on_upstream_failed(void *owner, enum upstream_failure failure, const
     case UPSTREAM_UNREACHABLE:
         exchange_fail(exchange, HTTP_UPSTREAM_UNREACHABLE, message);
         break;
+    case UPSTREAM_EXHAUSTED:
+        exchange_fail(exchange, HTTP_OVERLOADED, message);
+        break;
     case UPSTREAM_CONNECT_TIMEOUT:
         exchange_fail(exchange, HTTP_UPSTREAM_TIMEOUT, message);
         break;

@@ -14,7 +14,8 @@
 #include "proxy/pool.h"
 
 #define MAX_INTERIM_RESPONSES 16
-#define IDLE_MARGIN_NS        NANOSECONDS_PER_SECOND /* before the upstream's own time-out */
+#define IDLE_MARGIN_NS        NANOSECONDS_PER_SECOND             /* before the upstream's own time-out */
+#define ROOM_PAUSE_NS         (10 * NANOSECONDS_PER_MILLISECOND) /* until another worker has made room */
 
 enum upstream_state { CONNECTING, HEAD, BODY, COMPLETE, FAILED, DEAD };
 
@@ -26,6 +27,7 @@ struct upstream {
     void *owner;
     enum upstream_state state;
     struct connect_attempt *attempt;
+    struct loop_timer again; /* CONNECTING: to connect once more */
     struct transport *transport;
     bool reused;
     bool broken; /* the peer takes no more */
@@ -46,6 +48,7 @@ struct upstream {
 static void bury(struct grave *grave)
 {
     struct upstream *upstream = container_of(grave, struct upstream, grave);
+    loop_timer_release(&upstream->again);
     http_response_free(&upstream->response);
     buffer_free(&upstream->head);
     proxy_settings_release(upstream->settings);
@@ -293,21 +296,42 @@ static void on_connected(void *owner, struct transport *transport)
     upstream->callbacks->on_ready(upstream->owner);
 }
 
+static void on_connect_failed(void *owner, enum connect_failure failure, const struct error *error);
+
+static void connect_upstream(void *argument)
+{
+    struct upstream *upstream = argument;
+    static const struct connect_callbacks callbacks = {.on_connected = on_connected,
+                                                       .on_failed = on_connect_failed};
+    const struct route *route = upstream->route;
+    struct connect_target target = {
+        .host = route->host, .port = route->port, .tls = route->tls, .proxy = route->proxy};
+    upstream->attempt = connect_start(upstream->worker->loop, upstream->worker->shared->resolver, &target,
+                                      route->timeouts.connect, &callbacks, upstream);
+}
+
 static void on_connect_failed(void *owner, enum connect_failure failure, const struct error *error)
 {
+    static const enum upstream_failure failures[] = {
+        [CONNECT_UNREACHABLE] = UPSTREAM_UNREACHABLE,
+        [CONNECT_TIMED_OUT] = UPSTREAM_CONNECT_TIMEOUT,
+        [CONNECT_EXHAUSTED] = UPSTREAM_EXHAUSTED,
+    };
     struct upstream *upstream = owner;
     worker_reap(upstream->worker);
     upstream->attempt = NULL;
+    enum room room = failure == CONNECT_EXHAUSTED ? worker_free_descriptor(upstream->worker) : ROOM_NONE;
+    if (room != ROOM_NONE) {
+        loop_timer_set(&upstream->again, room == ROOM_NOW ? 0 : ROOM_PAUSE_NS);
+        return;
+    }
     pool_unreserve(upstream->route);
-    fail(upstream, failure == CONNECT_TIMED_OUT ? UPSTREAM_CONNECT_TIMEOUT : UPSTREAM_UNREACHABLE,
-         error->message);
+    fail(upstream, failures[failure], error->message);
 }
 
 struct upstream *upstream_start(struct worker *worker, const struct upstream_request *request,
                                 const struct upstream_callbacks *callbacks, void *owner)
 {
-    static const struct connect_callbacks connecting = {.on_connected = on_connected,
-                                                        .on_failed = on_connect_failed};
     const struct route *route = request->route;
     if (!pool_reserve(route)) {
         return NULL;
@@ -320,14 +344,12 @@ struct upstream *upstream_start(struct worker *worker, const struct upstream_req
     upstream->callbacks = callbacks;
     upstream->owner = owner;
     upstream->head_request = request->head;
+    loop_timer_init(&upstream->again, worker->loop, connect_upstream, upstream);
     if (transport != NULL) {
         upstream->reused = true;
         take_transport(upstream, transport);
     } else {
-        struct connect_target target = {
-            .host = route->host, .port = route->port, .tls = route->tls, .proxy = route->proxy};
-        upstream->attempt = connect_start(worker->loop, worker->shared->resolver, &target,
-                                          route->timeouts.connect, &connecting, upstream);
+        connect_upstream(upstream);
     }
     return upstream;
 }
@@ -371,9 +393,9 @@ void upstream_release(struct upstream *upstream, bool request_complete)
 
 void upstream_free(struct upstream *upstream)
 {
-    if (upstream->attempt != NULL) {
+    if (upstream->state == CONNECTING) {
         connect_cancel(upstream->attempt);
-        upstream->attempt = NULL;
+        loop_timer_clear(&upstream->again);
         pool_unreserve(upstream->route);
     }
     close_transport(upstream);

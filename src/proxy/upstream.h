@@ -24,6 +24,7 @@ struct upstream;
 enum upstream_failure {
     UPSTREAM_UNREACHABLE,     /* no connection: name, connect, TLS */
     UPSTREAM_CONNECT_TIMEOUT, /* the same, by time */
+    UPSTREAM_EXHAUSTED,       /* the same, for want of a file descriptor */
     UPSTREAM_STALE, /* a pooled connection ended before any byte of the response: the request may be sent again where that is allowed */
     UPSTREAM_INVALID, /* what came is no HTTP we accept, or nothing came at all */
     UPSTREAM_ABORTED  /* it ended within the response's body */

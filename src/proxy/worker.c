@@ -53,8 +53,29 @@ static void on_accepted(void *owner, int fd, const struct address *peer)
     clients_accept(worker, fd, peer);
 }
 
+static void close_oldest(void *argument)
+{
+    worker_reap(argument);
+    pool_close_oldest(argument);
+}
+
+enum room worker_free_descriptor(struct worker *worker)
+{
+    if (pool_close_oldest(worker)) {
+        return ROOM_NOW;
+    }
+    for (size_t i = 0; i < worker->shared->worker_count; i++) {
+        struct worker *other = worker->shared->workers[i];
+        if (other != worker) {
+            loop_post(other->loop, close_oldest, other);
+        }
+    }
+    return clients_make_room(worker);
+}
+
 static void on_exhausted(void *owner)
 {
+    struct worker *worker = owner;
     static struct log_limit limit;
     uint64_t suppressed;
     if (log_limit_pass(&limit, &suppressed)) {
@@ -62,7 +83,11 @@ static void on_exhausted(void *owner)
             "no file descriptor left: accepting pauses; raise RLIMIT_NOFILE or lower limits.max_connections",
             log_suppressed(suppressed));
     }
-    clients_make_room(owner);
+    if (worker_free_descriptor(worker) == ROOM_NOW) {
+        for (size_t i = 0; i < worker->listener_count; i++) {
+            listener_resume(worker->listeners[i]);
+        }
+    }
 }
 
 static void *run(void *argument)

@@ -47,6 +47,13 @@ struct client_list {
     struct client *first, *last;
 };
 
+/* Has something idle been closed to make room? */
+enum room {
+    ROOM_NONE, /* nothing is idle */
+    ROOM_SOON, /* another worker was told to */
+    ROOM_NOW
+};
+
 #define WORKER_MAX_STATUS 600
 
 /* What a worker keeps for one route: its idle connections, and its counters by status, asked for when first needed. */
@@ -96,6 +103,8 @@ void worker_free(struct worker *worker);
 void worker_bury(struct worker *worker, struct grave *grave, void (*bury)(struct grave *grave));
 /* Frees what was buried; called at the beginning of each top-level callback. */
 void worker_reap(struct worker *worker);
+/* No file descriptor is left: closes the longest idle of the connections to upstreams, else of clients. */
+enum room worker_free_descriptor(struct worker *worker);
 /* The last client of a draining worker left. */
 void worker_client_left(struct worker *worker);
 
