@@ -2,6 +2,7 @@
 --
 -- Runs in two kinds of states. On the main thread, config.load() checks everything and finds every fault in one go. In each pipeline's own state config.pipeline() evaluates the same text with the
 -- same answers once more, to obtain the functions and plugins of that one pipeline. Both get at files, the environment and what only C can judge through `host` (see src/config/host.h).
+local bus = require "llmproxy.config.bus"
 local describe = require "llmproxy.config.describe"
 local environment = require "llmproxy.config.environment"
 local file = require "llmproxy.config.file"
@@ -82,6 +83,24 @@ local function add_plugin_path(load, plugin_path)
   end
 end
 
+-- Finds the bus; its settings and dead_letters take the form that the declaration, made here, knows. Returns what the file gave in that form.
+local function declare(load, given)
+  local observability = given.observability
+  local own = type(observability) == "table" and observability or {}
+  load.bus = bus.find(own.bus, load.variable, function(key, message)
+    load.errors[#load.errors + 1] = (load.file and not key:find("^OBSERVABILITY_") and load.file .. ": " or "") .. key .. ": " .. message
+  end)
+  load.declaration = schema(load.host, load.bus.field)
+  if observability ~= nil and type(observability) ~= "table" then return given end
+  local complete, inner = {}, {}
+  for key, value in pairs(given) do complete[key] = value end
+  for key, value in pairs(own) do inner[key] = value end
+  inner.bus = (own.bus ~= nil or next(load.bus.given) ~= nil) and load.bus.given or nil
+  inner.dead_letters, load.no_dead_letters = bus.dead_letters_given(own.dead_letters)
+  complete.observability = next(inner) ~= nil and inner or observability
+  return complete
+end
+
 -- Pipelines -------------------------------------------------------------------------------------------------------------------------------------------------------------
 
 local function implied_pipeline(load, fields, name, dispatcher)
@@ -120,7 +139,8 @@ local function is_whole(pipeline)
 end
 
 local function plugin_context(load)
-  return { host = load.host, registry = plugins.registry(load.host, load.folders), file = load.file, folder = load.folder, errors = load.errors }
+  local registry = plugins.registry(load.host, load.folders)
+  return { host = load.host, registry = registry, file = load.file, folder = load.folder, keeps_events = bus.keeps_events(load.bus.name), errors = load.errors }
 end
 
 -- Resolves and constructs every pipeline; what each of them is for the rest of the program.
@@ -175,6 +195,18 @@ local function check_admin(load, checked)
   end
 end
 
+local function check_bus(load, checked)
+  local observability = checked.observability
+  if not observability then return end
+  bus.finish(load.bus.name, observability, load.no_dead_letters, load.report)
+  if not (observability.bus and observability.bus.audit) then return end
+  for index, route in ipairs(checked.routes or {}) do
+    if route.capture == false then
+      load.report(("routes[%d].capture"):format(index), "expected true with observability.bus.audit: every exchange is to be recorded")
+    end
+  end
+end
+
 local function check_sizes(load, checked)
   local observability, limits = checked.observability or {}, checked.limits or {}
   local request, response = observability.max_request_body_bytes, observability.max_response_body_bytes
@@ -215,13 +247,14 @@ end
 -- Results ---------------------------------------------------------------------------------------------------------------------------------------------------------------
 
 -- Parts that only a restart can change, each with a text that tells whether it did.
-local function fixed_parts(checked)
+local function fixed_parts(load, checked)
   local parts = {}
   local function add(name, value) parts[#parts + 1] = { name = name, identity = json.encode(value) } end
   add("listen", checked.listen)
   add("admin", checked.admin)
   add("workers", checked.workers)
-  add("observability.bus", checked.observability.bus)
+  add("observability.bus", { load.bus.name, checked.observability.bus })
+  add("observability.dead_letters", checked.observability.dead_letters)
   return parts
 end
 
@@ -235,6 +268,7 @@ local function names_of(all)
       buffer_size = pipeline.buffer_size,
       memory_limit = pipeline.memory_limit,
       watchdog = pipeline.watchdog,
+      from_oldest = pipeline.from == "oldest",
       transforms = table.concat(transforms, ", "),
       dispatcher = pipeline.dispatcher.name,
     }
@@ -257,13 +291,16 @@ local function description(load, checked, given, all)
   table.insert(leaves, 2, { path = "admin_token", value = token and "[secret]", source = token and "env ADMIN_TOKEN" or "default" })
   local own_folders = load.variable("LLM_PROXY_PLUGINS")
   table.insert(leaves, 3, { path = "plugin_folders", value = load.folders, source = own_folders and "env LLM_PROXY_PLUGINS" or given.plugin_path and "file" or "default", list = true })
+  local stored = type(given.observability) == "table" and given.observability.bus ~= nil
+  local name = { path = "observability.bus", value = load.bus.name, source = load.origins["observability.bus"] or stored and "file" or "default" }
+  table.insert(leaves, 4, name)
   return load.source.describe == "json" and describe.json(leaves) or describe.text(leaves)
 end
 
 ---@class llmproxy.config.result
 ---@field errors string[]
 ---@field settings table? checked and complete, with routes as the proxy is told
----@field pipelines { name: string, buffer_size: integer, memory_limit: integer, watchdog: number, transforms: string, dispatcher: string }[]?
+---@field pipelines { name: string, buffer_size: integer, memory_limit: integer, watchdog: number, from_oldest: boolean, transforms: string, dispatcher: string }[]?
 ---@field warnings string[]? about what is no fault but hardly meant
 ---@field fixed { name: string, identity: string }[]? parts that only a restart can change
 ---@field description string?
@@ -278,11 +315,12 @@ end
 ---@return llmproxy.config.result
 function config.load(host, source)
   local load = new_load(host, source)
-  local given = evaluate(load)
-  load.declaration = schema(host)
+  local given = declare(load, evaluate(load))
   local checked, errors = settings.check(load.declaration, given, { folder = load.folder })
   add_file_errors(load, errors)
   load.origins = environment.apply(load.declaration, load.variable, checked, load.errors)
+  for path, origin in pairs(load.bus.origins) do load.origins[path] = origin end
+  check_bus(load, checked)
   absolute_sockets(load, checked)
   add_plugin_path(load, checked.plugin_path)
   check_admin(load, checked)
@@ -293,13 +331,14 @@ function config.load(host, source)
   if load.errors[1] then return result end
   local described = source.describe and description(load, checked, given, all)
   result.warnings = environment.unknown(host.environment_names(), load.answers.environment)
-  result.fixed = fixed_parts(checked)
+  result.fixed = fixed_parts(load, checked)
   result.pipelines = names_of(all)
   result.description = described
   checked.routes = finished
   checked.clients = { tokens = token_list(checked.clients), networks = checked.clients and checked.clients.networks }
   checked.limits.default_max_connections = not (type(given.limits) == "table" and given.limits.max_connections)
   checked.admin_token = load.variable("ADMIN_TOKEN")
+  checked.bus = load.bus.name
   result.settings = checked
   return result
 end
@@ -313,8 +352,7 @@ end
 function config.pipeline(host, source, index)
   local load = new_load(host, source)
   load.answers.replay = true
-  local given = evaluate(load)
-  load.declaration = schema(host)
+  local given = declare(load, evaluate(load))
   local declaration = { observability = load.declaration.observability }
   local checked, errors = settings.check(declaration, { observability = given.observability }, { folder = load.folder })
   add_file_errors(load, errors)
@@ -337,7 +375,8 @@ end
 function config.plugins(host, source, name)
   local load = new_load(host, source)
   local given = evaluate(load)
-  local checked, errors = settings.check({ plugin_path = schema(host).plugin_path }, { plugin_path = given.plugin_path }, { folder = load.folder })
+  given = declare(load, given)
+  local checked, errors = settings.check({ plugin_path = load.declaration.plugin_path }, { plugin_path = given.plugin_path }, { folder = load.folder })
   add_file_errors(load, errors)
   add_plugin_path(load, checked.plugin_path)
   local registry = plugins.registry(host, load.folders)

@@ -90,6 +90,7 @@ static void read_pipelines(lua_State *lua, struct config *config)
         lua_getfield(lua, -1, "watchdog");
         pipeline->watchdog_seconds = lua_tonumber(lua, -1);
         lua_pop(lua, 1);
+        pipeline->from_oldest = convert_boolean(lua, "from_oldest");
         pipeline->transforms = convert_string(lua, "transforms");
         pipeline->dispatcher = convert_string(lua, "dispatcher");
         lua_pop(lua, 1);
@@ -242,6 +243,8 @@ void config_free(struct config *config)
         free(config->pipelines[i].dispatcher);
     }
     free(config->pipelines);
+    free(config->bus.path);
+    free(config->dead_letters.path);
     free(config->lua_folder);
     convert_free_strings(config->plugin_folders);
     convert_free_strings(config->warnings);

@@ -19,8 +19,25 @@ struct config_pipeline {
     char *name;
     size_t buffer_events, memory_limit;
     double watchdog_seconds;
+    bool from_oldest; /* a new name begins with what the bus has kept */
     char *transforms; /* names, for people: "llm, redact" */
     char *dispatcher;
+};
+
+enum config_bus_kind { CONFIG_BUS_MEMORY, CONFIG_BUS_DISK };
+
+struct config_bus {
+    enum config_bus_kind kind;
+    /* Of a bus on disk. */
+    char *path;
+    uint64_t max_bytes, max_age_ns, commit_interval_ns;
+    bool drop_oldest;
+};
+
+struct config_dead_letters {
+    char *path; /* NULL: none are kept */
+    bool without_bodies;
+    uint64_t max_bytes, max_age_ns;
 };
 
 /* Something that only a restart can change, and a text that is equal for two configurations exactly when it is the same in both. */
@@ -46,7 +63,9 @@ struct config {
     bool random_fingerprint_key, default_max_connections; /* nobody asked for another */
     char **warnings; /* NULL-terminated; lines about what is no fault but hardly meant */
 
-    size_t buffer_bytes, max_decoded_bytes;
+    size_t buffer_events, buffer_bytes, max_decoded_bytes;
+    struct config_bus bus;
+    struct config_dead_letters dead_letters;
     struct config_pipeline *pipelines;
     size_t pipeline_count;
     char *lua_folder;      /* of the runtime library */

@@ -35,7 +35,7 @@ size_t convert_size(lua_State *lua, const char *key)
     return (size_t)number(lua, key);
 }
 
-static bool boolean(lua_State *lua, const char *key)
+bool convert_boolean(lua_State *lua, const char *key)
 {
     lua_getfield(lua, -1, key);
     bool value = lua_toboolean(lua, -1);
@@ -161,17 +161,17 @@ static void convert_route(lua_State *lua, struct route *route)
     route->port = (uint16_t)number(lua, "port");
     route->authority = convert_string(lua, "authority");
     route->base_path = convert_string(lua, "base_path");
-    route->strip_prefix = boolean(lua, "strip_prefix");
+    route->strip_prefix = convert_boolean(lua, "strip_prefix");
     convert_headers(lua, route);
-    route->forwarded = boolean(lua, "forwarded");
+    route->forwarded = convert_boolean(lua, "forwarded");
     route->timeouts = convert_timeouts(lua);
     lua_getfield(lua, -1, "tls");
     route->tls = config_take_tls(lua, -1);
     lua_pop(lua, 1);
     route->proxy = convert_forward_proxy(lua);
-    route->capture = boolean(lua, "capture");
-    route->half_close = boolean(lua, "half_close");
-    route->retry_stale = boolean(lua, "retry_stale");
+    route->capture = convert_boolean(lua, "capture");
+    route->half_close = convert_boolean(lua, "half_close");
+    route->retry_stale = convert_boolean(lua, "retry_stale");
     route->max_connections = convert_size(lua, "max_connections");
 }
 
@@ -241,7 +241,7 @@ static void convert_limits(lua_State *lua, struct config *config)
     proxy->max_body_bytes = convert_size(lua, "max_body_bytes");
     proxy->max_connections = convert_size(lua, "max_connections");
     proxy->max_connections_per_client = convert_size(lua, "max_connections_per_client");
-    config->default_max_connections = boolean(lua, "default_max_connections");
+    config->default_max_connections = convert_boolean(lua, "default_max_connections");
     proxy->max_requests_per_connection = convert_size(lua, "max_requests_per_connection");
     lua_pop(lua, 1);
 }
@@ -258,7 +258,7 @@ static void convert_log(lua_State *lua, struct config *config)
         }
     }
     config->log_format = strcmp(format, "json") == 0 ? LOG_JSON : LOG_TEXT;
-    config->proxy->access_log = boolean(lua, "access");
+    config->proxy->access_log = convert_boolean(lua, "access");
     free(level);
     free(format);
     lua_pop(lua, 1);
@@ -273,13 +273,48 @@ static void lower(char **names)
     }
 }
 
+/* The fields of observability that the bus is made of. */
+static void convert_bus(lua_State *lua, const char *name, struct config *config)
+{
+    struct config_bus *bus = &config->bus;
+    bus->kind = strcmp(name, "disk") == 0 ? CONFIG_BUS_DISK : CONFIG_BUS_MEMORY;
+    config->buffer_events = convert_size(lua, "buffer_size");
+    config->buffer_bytes = convert_size(lua, "buffer_bytes");
+    if (bus->kind != CONFIG_BUS_DISK) {
+        return;
+    }
+    lua_getfield(lua, -1, "bus");
+    bus->path = convert_string(lua, "path");
+    bus->max_bytes = convert_size(lua, "max_bytes");
+    bus->max_age_ns = duration_ns(lua, "max_age");
+    bus->commit_interval_ns = duration_ns(lua, "commit_interval");
+    char *overflow = convert_string(lua, "overflow");
+    bus->drop_oldest = strcmp(overflow, "drop_oldest") == 0;
+    free(overflow);
+    config->proxy->audit = convert_boolean(lua, "audit");
+    lua_pop(lua, 1);
+}
+
+static void convert_dead_letters(lua_State *lua, struct config_dead_letters *letters)
+{
+    lua_getfield(lua, -1, "dead_letters");
+    letters->path = convert_string(lua, "path"); /* NULL: none */
+    letters->without_bodies = !convert_boolean(lua, "bodies");
+    letters->max_bytes = convert_size(lua, "max_bytes");
+    letters->max_age_ns = duration_ns(lua, "max_age");
+    lua_pop(lua, 1);
+}
+
 static void convert_observability(lua_State *lua, struct config *config)
 {
     struct proxy_settings *proxy = config->proxy;
+    char *bus = convert_string(lua, "bus");
     lua_getfield(lua, -1, "observability");
-    config->buffer_bytes = convert_size(lua, "buffer_bytes");
+    convert_bus(lua, bus, config);
+    free(bus);
+    convert_dead_letters(lua, &config->dead_letters);
     config->max_decoded_bytes = convert_size(lua, "max_decoded_bytes");
-    proxy->observe = boolean(lua, "enabled");
+    proxy->observe = convert_boolean(lua, "enabled");
     proxy->max_request_body_bytes = convert_size(lua, "max_request_body_bytes");
     proxy->max_response_body_bytes = convert_size(lua, "max_response_body_bytes");
     proxy->capture_memory = convert_size(lua, "capture_memory");

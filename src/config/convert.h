@@ -11,6 +11,7 @@
 /* The field key of the table on top of the stack. Strings are the caller's; NULL when there is none. */
 char *convert_string(lua_State *lua, const char *key);
 size_t convert_size(lua_State *lua, const char *key); /* 0 when there is none */
+bool convert_boolean(lua_State *lua, const char *key);
 /* A list of strings, NULL-terminated (also when there is none). */
 char **convert_strings(lua_State *lua, const char *key, size_t *count);
 void convert_free_strings(char **strings);

@@ -61,7 +61,7 @@ def refuse(tmp_path):
     ("return { observability = { buffer_size = 1000001 } }", ["observability.buffer_size"]),
     ("return { observability = { max_request_body_bytes = '40MiB', max_response_body_bytes = '40MiB' } }", ["48"]),
     ("return { observability = { bus = { 'memroy' } } }", ["memroy", "memory"]),
-    ("return { observability = { bus = { 'disk', path = 'x' } } }", ["disk"]),
+    ("return { observability = { bus = { 'disk' } } }", ["observability.bus.path", "expected a path"]),
     ("return { observability = { pipelines = { { dispatcher = 'stdout' } } } }", ["pipelines[1].name"]),
     ("return { observability = { pipelines = { { name = 'x' } } } }", ["pipelines[1].dispatcher"]),
     ("return { observability = { pipelines = { { name = 'x', dispatcher = 'stdot' } } } }", ["stdot", "stdout"]),

@@ -25,17 +25,6 @@ local function address_or_false(field)
   }
 end
 
--- A bus is named by an address, which may hold a password: of what was given only the scheme is repeated.
-local function bus(_)
-  return {
-    type = "string",
-    check = function(text)
-      if text == "memory" then return text end
-      return nil, ("expected \"memory\", the only bus there is, got \"%s\""):format((text:gsub(":.*$", ":...")))
-    end,
-  }
-end
-
 -- As the key's field; the digits of a number are one.
 local function as_field(field)
   return field
@@ -46,7 +35,6 @@ local VARIABLES = {
   { "OBSERVABILITY_BUFFER_SIZE", { "observability", "buffer_size" }, as_field },
   { "OBSERVABILITY_MAX_REQUEST_BODY_BYTES", { "observability", "max_request_body_bytes" }, as_field },
   { "OBSERVABILITY_MAX_RESPONSE_BODY_BYTES", { "observability", "max_response_body_bytes" }, as_field },
-  { "OBSERVABILITY_BUS", { "observability", "bus" }, bus, function(name) return { name } end },
   { "LISTEN_ADDR", { "listen" }, as_field },
   { "ADMIN_ADDR", { "admin" }, address_or_false },
   { "LOG_LEVEL", { "log", "level" }, as_field },
@@ -94,10 +82,10 @@ end
 function environment.apply(declaration, variable, checked, errors)
   local origins = {}
   for _, entry in ipairs(VARIABLES) do
-    local name, path, kind, convert = entry[1], entry[2], entry[3], entry[4]
+    local name, path, kind = entry[1], entry[2], entry[3]
     local value = environment.check(name, kind(field_at(declaration, path)), variable(name), errors)
     if value ~= nil then
-      put(checked, path, convert and convert(value) or value)
+      put(checked, path, value)
       origins[table.concat(path, ".")] = "env " .. name
     end
   end
@@ -109,7 +97,7 @@ end
 ---@param answers table<string, string|false> those that were asked for, the configuration file included
 ---@return string[]
 function environment.unknown(names, answers)
-  local known, warnings = { "OBSERVABILITY_FILE", "LLM_PROXY_CONFIG", "LLM_PROXY_PLUGINS" }, {} -- are read elsewhere
+  local known, warnings = { "OBSERVABILITY_BUS", "OBSERVABILITY_FILE", "LLM_PROXY_CONFIG", "LLM_PROXY_PLUGINS" }, {} -- are read elsewhere
   for _, entry in ipairs(VARIABLES) do known[#known + 1] = entry[1] end
   table.sort(names)
   for _, name in ipairs(names) do

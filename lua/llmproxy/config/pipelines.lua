@@ -9,11 +9,15 @@ local pipelines = {}
 
 local BATCH = { max_events = 100, max_bytes = 1048576, max_wait = 1 }
 
+-- How long events that wait in memory are tried, in seconds. Where the bus keeps them its own age decides.
+local MAX_AGE = 3600
+
 ---@class llmproxy.config.context
 ---@field host table
 ---@field registry table of plugins
 ---@field file string? name of the configuration file, in front of errors about it
 ---@field folder string? of the configuration file: what relative paths are below
+---@field keeps_events boolean of the bus
 ---@field errors string[]
 
 --- A plugin or function as it is used in one place.
@@ -87,6 +91,10 @@ function pipelines.resolve(context, pipeline, path)
   resolved.dispatcher = use_of(context, "dispatcher", path .. ".dispatcher", pipeline.dispatcher)
   local own = resolved.dispatcher and resolved.dispatcher.plugin and resolved.dispatcher.plugin.batch or {}
   for name, default in pairs(BATCH) do resolved.batch[name] = pipeline.batch[name] or own[name] or default end
+  if pipeline.retry and not pipeline.retry.max_age and not context.keeps_events then
+    local retry = pipeline.retry
+    resolved.retry = { min_delay = retry.min_delay, max_delay = retry.max_delay, max_age = MAX_AGE }
+  end
   return resolved
 end
 

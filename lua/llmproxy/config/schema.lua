@@ -1,6 +1,8 @@
 --- The configuration's keys: their types, bounds and defaults, in the language of llmproxy.settings.
 --
--- schema(host) gives the declaration. What only C can judge (an address) is asked of host; what needs a look at more than one key is in llmproxy.config.
+-- schema(host, bus_field) gives the declaration, with bus_field (from llmproxy.config.bus) for observability.bus.
+-- What only C can judge (an address) is asked of host; what needs a look at more than one key is in llmproxy.config.
+local bus = require "llmproxy.config.bus"
 local forward_proxy = require "llmproxy.config.forward_proxy"
 local upstream = require "llmproxy.config.upstream"
 
@@ -117,7 +119,7 @@ local BATCH = {
 local RETRY = {
   min_delay = { type = "duration", default = 0.5, min = 0.001, max = LONGEST, doc = "the first delay is at most this" },
   max_delay = { type = "duration", default = 60, min = 0.001, max = LONGEST, doc = "no delay is longer" },
-  max_age = { type = "duration", default = "1h", min = 0.001, max = LONGEST, doc = "older events are given up" },
+  max_age = { type = "duration", min = 0.001, max = LONGEST, doc = "older events are given up; 1 h, none where the bus keeps events" },
 }
 
 local BUFFER_SIZE = { type = "integer", default = 100, min = 1, max = 1000000, doc = "events waiting for each subscriber of the bus" }
@@ -132,19 +134,8 @@ local PIPELINE = {
   memory_limit = { type = "size", default = "256MiB", min = "4MiB", max = "64GiB", doc = "of its Lua state" },
   watchdog = { type = "duration", default = 1, min = 0.01, max = 3600, doc = "Lua code that runs longer without a break is stopped" },
   buffer_size = without_defaults({ size = BUFFER_SIZE }).size,
+  from = { type = "enum", values = { "newest", "oldest" }, default = "newest", doc = "where a new name begins in a bus that keeps events" },
 }
-
--- Of what was given only a plain name is repeated: a bus may be named by an address with a password in it.
-local function check_bus(bus)
-  local name, extra = bus, nil
-  if type(bus) == "table" then name, extra = bus[1], next(bus, 1) end
-  if name ~= "memory" then
-    local plain = type(name) == "string" and name:find("^[%w_-]+$")
-    return nil, 'expected { "memory" }, the only bus there is' .. (plain and (", got { %q }"):format(name) or "")
-  end
-  if extra ~= nil then return nil, ("the bus 'memory' has no setting '%s'"):format(tostring(extra)) end
-  return { "memory" }
-end
 
 local REDACT = {
   headers = { type = "list", items = { type = "string", min = 1 }, default = {}, doc = "header names whose values are secret too" },
@@ -191,13 +182,16 @@ local OBSERVABILITY = {
   max_decoded_bytes = { type = "size", default = "16MiB", min = 1, max = "1GiB", doc = "of a body after its Content-Encoding was undone" },
   redact = { type = "table", default = {}, fields = REDACT, doc = "secrets beyond the known ones" },
   fingerprint_key = { type = "secret", min = 1, doc = "tells credentials apart without showing them; random" },
-  bus = { type = "any", default = { "memory" }, check = check_bus, doc = "between workers and pipelines" },
+  dead_letters = bus.DEAD_LETTERS,
   pipelines = { type = "list", default = {}, items = { type = "table", fields = PIPELINE }, doc = "what becomes of events" },
 }
 
 ---@param host table
+---@param bus_field llmproxy.settings.field
 ---@return table<string, llmproxy.settings.field>
-return function(host)
+return function(host, bus_field)
+  local observability = { bus = bus_field }
+  for name, field in pairs(OBSERVABILITY) do observability[name] = field end
   local address = {
     type = "string", expected = "an address (\"host:port\", \":port\", \"[::1]:port\" or \"unix:/path\"; the host an IP address or localhost)",
     check = function(text)
@@ -228,6 +222,6 @@ return function(host)
     routes = { type = "list", default = {}, items = { type = "table", fields = ROUTE }, doc = "which request goes where" },
     plugin_path = { type = "list", items = { type = "path" }, default = {}, doc = "folders of plugins" },
     log = { type = "table", default = {}, fields = LOG, doc = "what is logged, and how" },
-    observability = { type = "table", default = {}, fields = OBSERVABILITY, doc = "events and what becomes of them" },
+    observability = { type = "table", default = {}, fields = observability, doc = "events and what becomes of them" },
   }
 end

@@ -320,8 +320,6 @@ static void impossible_together_is_refused(void **state)
     assert_one_error("return { observability = { pipelines = { { name = 'a', dispatcher = 'stdout' }, { name "
                      "= 'a', dispatcher = 'stdout' } } } }",
                      "observability.pipelines[2].name: ");
-    assert_one_error("return { observability = { bus = { 'disk', path = 'spool' } } }",
-                     "observability.bus: expected { \"memory\" }");
     assert_one_error("return { tokens = {} }", "tokens: unknown key");
 }
 
