@@ -210,6 +210,8 @@ bool clock_parse_rfc3339(struct slice text, uint64_t *time_us)
     if (text.size > 0 || (taken == '+' && offset > seconds))
         return false;
     seconds = taken == '+' ? seconds - offset : seconds + offset;
+    if (seconds > LAST_SECOND)
+        return false;
     *time_us = seconds * MICROSECONDS_PER_SECOND + fraction;
     return true;
 }
@@ -228,7 +230,7 @@ bool clock_parse_http_date(struct slice text, uint64_t *time_us)
     date.month = (unsigned)month + 1;
     if (!take_text(&text, " ") || !take_digits(&text, 4, &date.year) || !take_text(&text, " ") ||
         !take_time(&text, &date) || !take_text(&text, " GMT") || text.size > 0 ||
-        !date_to_seconds(&date, &seconds))
+        !date_to_seconds(&date, &seconds) || seconds > LAST_SECOND)
         return false;
     *time_us = seconds * MICROSECONDS_PER_SECOND;
     return true;

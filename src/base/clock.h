@@ -15,7 +15,7 @@ uint64_t clock_realtime_us(void);
 
 #define CLOCK_RFC3339_SIZE 28 /* "2026-01-02T03:04:05.678901Z" and NUL */
 void clock_format_rfc3339(uint64_t time_us, char out[CLOCK_RFC3339_SIZE]);
-/* RFC 3339 with any fraction and offset, to microseconds since 1970; false when it is no valid moment from 1970 on. */
+/* RFC 3339 with any fraction and offset, to microseconds since 1970; false when it is no valid moment from 1970 to 9999 (UTC). */
 bool clock_parse_rfc3339(struct slice text, uint64_t *time_us);
 
 #define CLOCK_HTTP_DATE_SIZE 30 /* "Fri, 02 Jan 2026 03:04:05 GMT" and NUL */
