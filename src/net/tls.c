@@ -182,35 +182,40 @@ done:
 
 /* ------------------------------------------------------------------------------------------------ sessions */
 
-/* A session for later; OpenSSL's callback. TLS 1.3 sends several after the handshake. */
+/* A session for later; OpenSSL's callback. TLS 1.3 sends several after the handshake. What is kept is a copy: a connection that ends without close_notify takes
+ * its session with it. */
 static int on_session(SSL *ssl, SSL_SESSION *session)
 {
     struct tls *tls = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), tls_index);
+    SSL_SESSION *copy = SSL_SESSION_dup(session);
     SSL_SESSION *oldest = NULL;
+    if (copy == NULL) {
+        return 0;
+    }
     pthread_mutex_lock(&tls->mutex);
     if (tls->session_count == MAX_SESSIONS) {
         oldest = tls->sessions[0];
         tls->session_count--;
         memmove(tls->sessions, tls->sessions + 1, tls->session_count * sizeof tls->sessions[0]);
     }
-    tls->sessions[tls->session_count++] = session;
+    tls->sessions[tls->session_count++] = copy;
     pthread_mutex_unlock(&tls->mutex);
     SSL_SESSION_free(oldest);
-    return 1; /* the reference is ours now */
+    return 0; /* the session stays OpenSSL's */
 }
 
-/* The newest session, a reference of the caller's. A ticket of TLS 1.3 is used once (RFC 8446 C.4); a session of TLS 1.2 again and again. */
+/* The newest session, the caller's. A ticket of TLS 1.3 is used once (RFC 8446 C.4); a session of TLS 1.2 again and again. */
 static SSL_SESSION *take_session(struct tls *tls)
 {
     SSL_SESSION *session = NULL;
     pthread_mutex_lock(&tls->mutex);
     if (tls->session_count > 0) {
-        session = tls->sessions[tls->session_count - 1];
-        if (SSL_SESSION_get_protocol_version(session) >= TLS1_3_VERSION ||
-            !SSL_SESSION_is_resumable(session)) {
+        SSL_SESSION *newest = tls->sessions[tls->session_count - 1];
+        if (SSL_SESSION_get_protocol_version(newest) >= TLS1_3_VERSION) {
+            session = newest;
             tls->session_count--;
         } else {
-            SSL_SESSION_up_ref(session);
+            session = SSL_SESSION_dup(newest);
         }
     }
     pthread_mutex_unlock(&tls->mutex);
