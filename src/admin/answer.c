@@ -5,7 +5,7 @@
 
 #include "http/write.h"
 
-enum page { PAGE_NONE, PAGE_HEALTH, PAGE_READY, PAGE_METRICS };
+enum page { PAGE_NONE, PAGE_HEALTH, PAGE_READY, PAGE_METRICS, PAGE_STATS };
 
 static enum page find_page(struct slice path)
 {
@@ -16,6 +16,7 @@ static enum page find_page(struct slice path)
         {{"/healthz", 8}, PAGE_HEALTH},
         {{"/readyz", 7}, PAGE_READY},
         {{"/metrics", 8}, PAGE_METRICS},
+        {{"/stats", 6}, PAGE_STATS},
     };
     for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++) {
         if (slice_equal(path, pages[i].path)) {
@@ -114,6 +115,11 @@ static void show_page(const struct admin_settings *settings, enum page page, str
         response->content_type = "text/plain; version=0.0.4; charset=utf-8";
         metrics_write(settings->metrics, &response->body);
         break;
+    case PAGE_STATS:
+        response->status = 200;
+        response->content_type = "application/json";
+        settings->write_stats(settings->argument, &response->body);
+        break;
     }
 }
 
@@ -149,7 +155,7 @@ bool admin_answer(const struct admin_settings *settings, const struct http_reque
 
     if (!is_own_host(settings, request->authority)) {
         fault(&response, HTTP_MISDIRECTED_REQUEST, NULL);
-    } else if (page == PAGE_NONE && !is_authorized(settings, request)) {
+    } else if ((page == PAGE_NONE || page == PAGE_STATS) && !is_authorized(settings, request)) {
         fault(&response, HTTP_UNAUTHORIZED, NULL);
         response.extra_name = SLICE("WWW-Authenticate");
         response.extra_value = SLICE("Bearer");

@@ -31,7 +31,8 @@ struct family {
 struct metric {
     struct metric *next;
     const struct family *family;
-    char *labels; /* a="1",b="2", without braces */
+    char *labels;               /* a="1",b="2", without braces */
+    struct metric_label *pairs; /* the same one by one */
     _Atomic int64_t value;
     _Atomic double sum;
     _Atomic uint64_t *buckets; /* histogram: not cumulative, the last one is +Inf */
@@ -62,6 +63,11 @@ static void family_free(struct family *family)
     while (family->first != NULL) {
         struct metric *metric = family->first;
         family->first = metric->next;
+        for (const struct metric_label *pair = metric->pairs; pair->name != NULL; pair++) {
+            free((void *)(uintptr_t)pair->name);
+            free((void *)(uintptr_t)pair->value);
+        }
+        free(metric->pairs);
         free(metric->labels);
         free(metric->buckets);
         free(metric);
@@ -118,6 +124,17 @@ static char *render_labels(const struct metric_label *labels)
     return buffer_take_string(&text);
 }
 
+static struct metric_label *copy_labels(const struct metric_label *labels)
+{
+    size_t count = 0;
+    while (labels != NULL && labels[count].name != NULL)
+        count++;
+    struct metric_label *copy = xcalloc(count + 1, sizeof *copy);
+    for (size_t i = 0; i < count; i++)
+        copy[i] = (struct metric_label){xstrdup(labels[i].name), xstrdup(labels[i].value)};
+    return copy;
+}
+
 static struct family *find_family(struct metrics *metrics, enum metric_kind kind, const char *name,
                                   const char *help, const double *bounds, size_t bound_count)
 {
@@ -159,6 +176,7 @@ static struct metric *find_metric(struct metrics *metrics, enum metric_kind kind
         metric = xcalloc(1, sizeof *metric);
         metric->family = family;
         metric->labels = rendered;
+        metric->pairs = copy_labels(labels);
         if (kind == METRIC_HISTOGRAM)
             metric->buckets = xcalloc(bound_count + 1, sizeof *metric->buckets);
         if (family->last != NULL)
@@ -302,14 +320,44 @@ static void write_family(struct buffer *out, const struct family *family)
     }
 }
 
-void metrics_write(struct metrics *metrics, struct buffer *out)
+/* Locks the registry when the collectors have run; to be unlocked by end_collecting(). */
+static void begin_collecting(struct metrics *metrics)
 {
     pthread_mutex_lock(&metrics->collecting);
     for (struct collector *collector = metrics->collectors; collector != NULL; collector = collector->next)
         collector->collect(collector->argument);
     pthread_mutex_lock(&metrics->registry);
-    for (const struct family *family = metrics->first; family != NULL; family = family->next)
-        write_family(out, family);
+}
+
+static void end_collecting(struct metrics *metrics)
+{
     pthread_mutex_unlock(&metrics->registry);
     pthread_mutex_unlock(&metrics->collecting);
+}
+
+void metrics_each(struct metrics *metrics, void (*visit)(void *argument, const struct metrics_sample *sample),
+                  void *argument)
+{
+    begin_collecting(metrics);
+    for (const struct family *family = metrics->first; family != NULL; family = family->next) {
+        for (const struct metric *metric = family->first; metric != NULL; metric = metric->next) {
+            struct metrics_sample sample = {.family = family->name,
+                                            .labels = metric->pairs,
+                                            .is_histogram = family->kind == METRIC_HISTOGRAM,
+                                            .value = metric_value(metric),
+                                            .sum = atomic_load_explicit(&metric->sum, memory_order_relaxed)};
+            for (size_t i = 0; sample.is_histogram && i <= family->bound_count; i++)
+                sample.value += (int64_t)atomic_load_explicit(&metric->buckets[i], memory_order_relaxed);
+            visit(argument, &sample);
+        }
+    }
+    end_collecting(metrics);
+}
+
+void metrics_write(struct metrics *metrics, struct buffer *out)
+{
+    begin_collecting(metrics);
+    for (const struct family *family = metrics->first; family != NULL; family = family->next)
+        write_family(out, family);
+    end_collecting(metrics);
 }

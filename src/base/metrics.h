@@ -45,6 +45,18 @@ void metric_observe(struct metric *metric, double value);
 void metrics_on_collect(struct metrics *metrics, void (*collect)(void *argument), void *argument);
 /* Takes a collector back; returns when it is not running and will not run again. */
 void metrics_remove_collect(struct metrics *metrics, void (*collect)(void *argument), void *argument);
+/* One series, or of a histogram how many values there were and their sum. */
+struct metrics_sample {
+    const char *family;
+    const struct metric_label *labels; /* ended by a name of NULL */
+    bool is_histogram;
+    int64_t value; /* or the count */
+    double sum;
+};
+
+/* Collects, then calls visit for every series, families in the order of their first registration. visit must not ask for series. */
+void metrics_each(struct metrics *metrics, void (*visit)(void *argument, const struct metrics_sample *sample),
+                  void *argument);
 /* Prometheus text exposition format 0.0.4, families in the order of their first registration. */
 void metrics_write(struct metrics *metrics, struct buffer *out);
 

@@ -16,6 +16,7 @@
 #include "command/command.h"
 #include "command/limits.h"
 #include "command/pipelines.h"
+#include "command/stats.h"
 #include "config/cpu.h"
 #include "net/loop.h"
 #include "proxy/proxy.h"
@@ -35,6 +36,7 @@ struct process {
     struct loop_timer timer; /* ends the current state of the shutdown */
     uint64_t deadline_ns;    /* of the shutdown */
 
+    uint64_t started_ns;
     size_t workers, open_files;
     struct metrics *metrics;
     struct memory_budget capture_budget;
@@ -260,6 +262,14 @@ static bool is_ready(void *argument, const char **reason)
     return bus_is_healthy(process->bus, reason);
 }
 
+static void write_stats(void *argument, struct buffer *out)
+{
+    const struct process *process = argument;
+    const char *reason;
+    double uptime = (double)(clock_monotonic_ns() - process->started_ns) / (double)NANOSECONDS_PER_SECOND;
+    stats_write(process->metrics, uptime, is_ready(argument, &reason) ? NULL : reason, out);
+}
+
 static void watch_signals(struct process *process)
 {
     sigset_t set;
@@ -299,6 +309,7 @@ static bool start_admin(struct process *process, struct error *error)
         .hosts = (const char *const *)config->admin_hosts,
         .metrics = process->metrics,
         .is_ready = is_ready,
+        .write_stats = write_stats,
         .argument = process,
     };
     process->admin = admin_new(&settings, error);
@@ -347,6 +358,7 @@ struct process *process_start(struct config *config, const struct config_source 
     process->config = config;
     process->source = source;
     process->signal_fd = -1;
+    process->started_ns = clock_monotonic_ns();
     process->loop = loop_new();
     loop_timer_init(&process->timer, process->loop, on_timer, process);
     process->metrics = metrics_new();

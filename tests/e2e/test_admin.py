@@ -1,5 +1,6 @@
 """The admin listener: health, readiness, metrics, and no door for anybody else."""
 
+import json
 import re
 import socket
 
@@ -62,8 +63,23 @@ def test_token_guards_everything_else(start_proxy):
         assert proxy.admin(path)[0] == 200
     assert proxy.admin("/stats")[0] == 401
     assert proxy.admin("/stats", {"Authorization": "Bearer wrong"})[0] == 401
-    assert proxy.admin("/stats", {"Authorization": "Bearer a-token"})[0] in (200, 404)
+    assert proxy.admin("/stats", {"Authorization": "Bearer a-token"})[0] == 200
     assert "a-token" not in proxy.stderr
+
+
+def test_stats_tell_what_metrics_tell(proxy):
+    proxy.exchange("GET", "/v1/models")
+    proxy.exchange("GET", "/v1/models", [("x-mock-status", "429")])
+    proxy.wait_events(2)
+    status, headers, text = proxy.admin("/stats")
+    assert status == 200 and headers["content-type"] == "application/json"
+    stats = json.loads(text)
+    assert stats["ready"] is True and stats["reason"] is None and stats["uptime_seconds"] > 0
+    pipeline = stats["pipelines"]["events"]
+    assert (pipeline["received"], pipeline["delivered"], pipeline["waiting"]) == (2, 2, 0)
+    assert pipeline["dropped"] == 0 and set(pipeline["dropped_by"].values()) == {0} and "buffer_full" in pipeline["dropped_by"]
+    assert stats["requests"]["mock"] == {"200": 1, "429": 1}
+    assert stats["request_duration_seconds"]["count"] == 2
 
 
 def test_broken_requests_do_no_harm(proxy):

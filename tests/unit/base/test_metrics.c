@@ -47,6 +47,36 @@ static void counters_and_gauges_are_written_by_family(void **state)
     metrics_free(metrics);
 }
 
+static void append_sample(void *argument, const struct metrics_sample *sample)
+{
+    struct buffer *out = argument;
+    buffer_append_string(out, sample->family);
+    for (const struct metric_label *label = sample->labels; label->name != NULL; label++)
+        buffer_printf(out, " %s=%s", label->name, label->value);
+    buffer_printf(out, " %lld", (long long)sample->value);
+    if (sample->is_histogram)
+        buffer_printf(out, " %g", sample->sum);
+    buffer_append_char(out, ';');
+}
+
+static void every_series_is_visited_with_its_labels(void **state)
+{
+    (void)state;
+    struct metrics *metrics = metrics_new();
+    metric_add(metrics_counter(metrics, "a", "A.", (struct metric_label[]){{"x", "\"1"}, {"y", "2"}, {0}}),
+               4);
+    struct metric *seconds = metrics_histogram(metrics, "s", "S.", NULL, (double[]){1, 2}, 2);
+    metric_observe(seconds, 0.5);
+    metric_observe(seconds, 5);
+    metric_set(metrics_gauge(metrics, "g", "G.", NULL), -3);
+    struct buffer out = {0};
+    metrics_each(metrics, append_sample, &out);
+    char *text = buffer_take_string(&out);
+    assert_string_equal(text, "a x=\"1 y=2 4;s 2 5.5;g -3;");
+    free(text);
+    metrics_free(metrics);
+}
+
 static void the_same_labels_are_the_same_series(void **state)
 {
     (void)state;
@@ -151,6 +181,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counters_and_gauges_are_written_by_family),
+        cmocka_unit_test(every_series_is_visited_with_its_labels),
         cmocka_unit_test(the_same_labels_are_the_same_series),
         cmocka_unit_test(histogram_buckets_are_cumulative),
         cmocka_unit_test(texts_are_escaped),
