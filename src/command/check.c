@@ -7,8 +7,9 @@ static int run(const struct options *options)
 {
     struct buffer errors = {0};
     struct config *config = config_load(
-        &(struct config_source){.file = options->config_file,
-                                .describe = options->json ? CONFIG_DESCRIBE_JSON : CONFIG_DESCRIBE_TEXT},
+        &(struct config_source){.file = options->values[OPTION_CONFIG],
+                                .describe = options->values[OPTION_JSON] != NULL ? CONFIG_DESCRIBE_JSON
+                                                                                 : CONFIG_DESCRIBE_TEXT},
         &errors);
     int status = EXIT_USAGE;
     if (config == NULL) {
@@ -32,7 +33,6 @@ const struct command command_check = {
                "each effective setting and\n"
                "where it came from (default, file, env NAME, flag); secrets as [secret]. The exit status is "
                "2 when there is a fault.",
-    .takes_config = true,
-    .takes_json = true,
+    .takes = TAKES(OPTION_CONFIG) | TAKES(OPTION_JSON),
     .run = run,
 };

@@ -12,6 +12,29 @@
 const struct command *const commands[] = {&command_serve, &command_check, &command_plugins, &command_version,
                                           NULL};
 
+static const struct {
+    const char *word;
+    char letter;         /* of "-c"; 0: none */
+    const char *value;   /* as --help names it; NULL: it has none */
+    const char *wanted;  /* "the name of a file" */
+    const char *meaning; /* for --help */
+} known_options[OPTION_COUNT] = {
+    [OPTION_CONFIG] = {"--config", 'c', "FILE", "the name of a file",
+                       "the configuration; without it LLM_PROXY_CONFIG, else environment and defaults only"},
+    [OPTION_JSON] = {"--json", 0, NULL, NULL, "print JSON"},
+    [OPTION_PATH] = {"--path", 0, "FOLDER", "the name of a folder",
+                     "look there, instead of where the configuration says"},
+    [OPTION_FROM] = {"--from", 0, "FILE|FOLDER", "the name of a file or folder",
+                     "the events: a file of JSON lines, or the folder of a bus on disk"},
+    [OPTION_PIPELINE] = {"--pipeline", 0, "NAME", "the name of a pipeline",
+                         "of the configuration's pipelines this one"},
+    [OPTION_SINCE] = {"--since", 0, "TIME", "a time",
+                      "leave out older events; \"2026-01-31T10:00:00Z\", or an age: \"30m\", \"2h\", \"7d\""},
+    [OPTION_DRY_RUN] = {"--dry-run", 0, NULL, NULL, "run the transforms and deliver nothing"},
+    [OPTION_RESTART] = {"--restart", 0, NULL, NULL,
+                        "begin at the beginning, also where an earlier run was stopped"},
+};
+
 void command_error(const char *format, ...)
 {
     struct buffer line = {0};
@@ -103,16 +126,27 @@ static int print_overview(void)
     return status;
 }
 
+static void print_option(size_t option, bool first, struct buffer *text)
+{
+    char *names = known_options[option].letter != 0
+                      ? xprintf("-%c, %s", known_options[option].letter, known_options[option].word)
+                      : xprintf("%s", known_options[option].word);
+    const char *value = known_options[option].value != NULL ? known_options[option].value : "";
+    char *whole = xprintf("%s%s%s", names, value[0] != '\0' ? " " : "", value);
+    buffer_printf(text, "%s  %-18s  %s\n", first ? "\n" : "", whole, known_options[option].meaning);
+    free(whole);
+    free(names);
+}
+
 static int print_help(const struct command *command)
 {
     struct buffer text = {0};
     buffer_printf(&text, "usage: llm-proxy %s\n\n%s\n", command->synopsis, command->details);
-    if (command->takes_config) {
-        buffer_append_string(&text, "\n  -c, --config FILE  the configuration; without it LLM_PROXY_CONFIG, "
-                                    "else environment and defaults only\n");
-    }
-    if (command->takes_json) {
-        buffer_append_string(&text, "  --json             print JSON\n");
+    for (size_t i = 0, first = 1; i < OPTION_COUNT; i++) {
+        if ((command->takes & TAKES(i)) != 0) {
+            print_option(i, first, &text);
+            first = 0;
+        }
     }
     char *string = buffer_take_string(&text);
     int status = command_print(string);
@@ -120,51 +154,67 @@ static int print_help(const struct command *command)
     return status;
 }
 
-static int refuse_option(const struct command *command, const char *option)
+static void refuse_option(const struct command *command, const char *option)
 {
     const char *nearest = NULL;
     consider(option, "--help", &nearest);
-    if (command->takes_config) {
-        consider(option, "--config", &nearest);
-    }
-    if (command->takes_json) {
-        consider(option, "--json", &nearest);
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        if ((command->takes & TAKES(i)) != 0) {
+            consider(option, known_options[i].word, &nearest);
+        }
     }
     char *help = xprintf("%s ", command->name);
     refuse("option", option, nearest, help);
     free(help);
-    return EXIT_USAGE;
 }
 
-/* The value of an option "-c": what stands behind it in the same word, or the next word; NULL and an error when there is none. */
-static const char *option_value(const char *attached, int argc, char **argv, int *index)
+/* Is word this option? Then *attached is what stands behind it in the same word, or NULL. */
+static bool is_option(size_t option, const char *word, const char **attached)
 {
-    const char *option = argv[*index];
-    if (attached == NULL && *index + 1 == argc) {
-        command_error("%s needs the name of a file", option);
-        return NULL;
-    }
-    const char *value = attached != NULL ? attached : argv[++*index];
-    if (value[0] == '\0') {
-        command_error("%.*s got an empty name", (int)strcspn(option, "="), option);
-        return NULL;
-    }
-    return value;
-}
-
-/* Is word the option -c or --config? Then *attached is what stands behind it in the same word, or NULL. */
-static bool is_config_option(const char *word, const char **attached)
-{
+    const char *name = known_options[option].word;
+    char letter = known_options[option].letter;
+    size_t size = strlen(name);
+    bool has_value = known_options[option].value != NULL;
     *attached = NULL;
-    if (strcmp(word, "-c") == 0 || strcmp(word, "--config") == 0) {
+    if (strcmp(word, name) == 0 || (letter != 0 && word[1] == letter && word[2] == '\0')) {
         return true;
     }
-    if (strncmp(word, "--config=", 9) == 0) {
-        *attached = word + 9;
-    } else if (strncmp(word, "-c", 2) == 0) {
+    if (has_value && strncmp(word, name, size) == 0 && word[size] == '=') {
+        *attached = word + size + 1;
+    } else if (has_value && letter != 0 && word[1] == letter) {
         *attached = word + 2;
     }
     return *attached != NULL;
+}
+
+/* Reads the option at *index, and its value, which stands behind it in the same word or is the next word. False: an error was said. */
+static bool read_option(const struct command *command, int argc, char **argv, int *index,
+                        struct options *options)
+{
+    const char *word = argv[*index], *attached;
+    size_t option = 0;
+    while (option < OPTION_COUNT &&
+           ((command->takes & TAKES(option)) == 0 || !is_option(option, word, &attached))) {
+        option++;
+    }
+    if (option == OPTION_COUNT) {
+        refuse_option(command, word);
+        return false;
+    }
+    if (known_options[option].value == NULL) {
+        options->values[option] = "";
+        return true;
+    }
+    if (attached == NULL && *index + 1 == argc) {
+        command_error("%s needs %s", word, known_options[option].wanted);
+        return false;
+    }
+    options->values[option] = attached != NULL ? attached : argv[++*index];
+    if (options->values[option][0] == '\0') {
+        command_error("%.*s got an empty name", (int)strcspn(word, "="), word);
+        return false;
+    }
+    return true;
 }
 
 /* Reads the words behind the command. False: *status is the exit status. */
@@ -174,7 +224,6 @@ static bool read_options(const struct command *command, int argc, char **argv, s
     bool only_arguments = false;
     *status = EXIT_USAGE;
     for (int i = 0; i < argc; i++) {
-        const char *attached;
         if (!only_arguments && strcmp(argv[i], "--") == 0) {
             only_arguments = true;
         } else if (only_arguments || argv[i][0] != '-') {
@@ -187,15 +236,7 @@ static bool read_options(const struct command *command, int argc, char **argv, s
         } else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             *status = print_help(command);
             return false;
-        } else if (command->takes_json && strcmp(argv[i], "--json") == 0) {
-            options->json = true;
-        } else if (command->takes_config && is_config_option(argv[i], &attached)) {
-            options->config_file = option_value(attached, argc, argv, &i);
-            if (options->config_file == NULL) {
-                return false;
-            }
-        } else {
-            refuse_option(command, argv[i]);
+        } else if (!read_option(command, argc, argv, &i, options)) {
             return false;
         }
     }

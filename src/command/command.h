@@ -15,20 +15,34 @@ enum exit_status {
     EXIT_USAGE = 2 /* or bad configuration */
 };
 
+enum option {
+    OPTION_CONFIG,
+    OPTION_JSON,
+    OPTION_PATH,
+    OPTION_FROM,
+    OPTION_PIPELINE,
+    OPTION_SINCE,
+    OPTION_DRY_RUN,
+    OPTION_RESTART,
+    OPTION_COUNT
+};
+
+#define TAKES(option)  (1u << (option))
+#define MOST_ARGUMENTS 64
+
 struct options {
-    const char *config_file;  /* -c, --config; NULL: not given */
-    bool json;                /* --json */
-    const char *arguments[2]; /* what is no option */
+    const char *values[OPTION_COUNT];      /* NULL: not given; "": given, and has no value */
+    const char *arguments[MOST_ARGUMENTS]; /* what is no option */
     size_t argument_count;
 };
 
 struct command {
     const char *name;
-    const char *summary;  /* one line for the list of commands */
-    const char *synopsis; /* behind "llm-proxy ": "check [-c FILE] [--json]" */
-    const char *details;  /* lines for --help */
-    bool takes_config, takes_json;
-    size_t most_arguments;
+    const char *summary;                       /* one line for the list of commands */
+    const char *synopsis;                      /* behind "llm-proxy ": "check [-c FILE] [--json]" */
+    const char *details;                       /* lines for --help */
+    unsigned takes;                            /* the options: TAKES(OPTION_CONFIG) | … */
+    size_t most_arguments;                     /* at most MOST_ARGUMENTS */
     int (*run)(const struct options *options); /* gives the exit status */
 };
 

@@ -8,8 +8,8 @@
 static int describe(const struct options *options, const char *name)
 {
     struct buffer text = {0}, errors = {0};
-    bool fine =
-        config_describe_plugins(&(struct config_source){.file = options->config_file}, name, &text, &errors);
+    bool fine = config_describe_plugins(&(struct config_source){.file = options->values[OPTION_CONFIG]}, name,
+                                        &text, &errors);
     char *string = buffer_take_string(&text);
     int status = command_print(string);
     command_errors(&errors);
@@ -38,7 +38,7 @@ const struct command command_plugins = {
     .details = "Lists the plugins in the folders of LLM_PROXY_PLUGINS, of the configuration's plugin_path, "
                "and the stock ones;\n"
                "or shows what one does, where it lies, and its settings with types and defaults.",
-    .takes_config = true,
+    .takes = TAKES(OPTION_CONFIG),
     .most_arguments = 2,
     .run = run,
 };

@@ -7,7 +7,7 @@
 
 static int run(const struct options *options)
 {
-    struct config_source source = {.file = options->config_file};
+    struct config_source source = {.file = options->values[OPTION_CONFIG]};
     struct buffer errors = {0};
     process_block_signals();
     struct config *config = config_load(&source, &errors);
@@ -36,6 +36,6 @@ const struct command command_serve = {
                "when observability is enabled. SIGTERM and SIGINT stop it gracefully, a second one at once; "
                "SIGHUP reopens files and\n"
                "reads the configuration again.",
-    .takes_config = true,
+    .takes = TAKES(OPTION_CONFIG),
     .run = run,
 };
