@@ -7,6 +7,12 @@
 
 #include "base/memory.h"
 
+bool capture_has_room(const struct memory_budget *budget)
+{
+    uint64_t used = budget->used;
+    return used == 0 || used + CAPTURE_TAIL_SIZE < budget->limit;
+}
+
 void capture_begin(struct capture *capture, bool wanted, size_t request_limit, size_t response_limit,
                    struct memory_budget *budget)
 {

@@ -26,6 +26,9 @@ struct capture {
     struct memory_budget *budget;
 };
 
+/* Is there memory for one more exchange to begin with? */
+bool capture_has_room(const struct memory_budget *budget);
+
 /* wanted: false when bodies are not to be kept for this exchange. budget may be NULL (then nothing is kept: observability is off). */
 void capture_begin(struct capture *capture, bool wanted, size_t request_limit, size_t response_limit,
                    struct memory_budget *budget);

@@ -6,14 +6,17 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "http/write.h"
+#include "proxy/audit.h"
 #include "proxy/client.h"
 #include "proxy/record.h"
 #include "proxy/relay.h"
 #include "proxy/route.h"
 
 #define DRAIN_MAX          65536 /* rest of a request body that is read and dropped for the sake of the connection */
+#define MAX_HOLD_NS        (5 * NANOSECONDS_PER_SECOND)
 #define MAX_SPARES         64
 #define MAX_SPARE_CAPACITY 16384
 
@@ -55,11 +58,24 @@ static void set_error(struct exchange *exchange, const char *kind, const char *m
 
 /* Endings ------------------------------------------------------------------------------------------------------------------------------------ */
 
-static void done(struct exchange *exchange, enum client_after after)
+static void record(struct exchange *exchange, bus_done answered, void *argument)
 {
     note_first_byte(exchange);
-    record_exchange(exchange);
+    record_exchange(exchange, answered, argument);
     exchange->recorded = true;
+}
+
+static void done(struct exchange *exchange, enum client_after after)
+{
+    metric_add(exchange->client->worker->shared->inflight, -1);
+    if (exchange->hold != NULL) {
+        audit_hold_forget(exchange->hold);
+        exchange->hold = NULL;
+    }
+    if (!exchange->recorded) {
+        exchange->status = exchange->head.size > 0 ? 0 : exchange->status;
+        record(exchange, NULL, NULL);
+    }
     exchange_drop_upstream(exchange);
     exchange->request_dropped = true;
     exchange->state = EXCHANGE_DONE;
@@ -109,6 +125,50 @@ void exchange_cut(struct exchange *exchange, const char *kind, const char *messa
     done(exchange, exchange->framing == FORWARD_UNTIL_CLOSE ? CLIENT_CUT : CLIENT_LINGER);
 }
 
+/* The end is never sent. A reset, since without a body, or with one that ends by the close, nothing else shows that it is missing. reason: static. */
+static void cut_held(struct exchange *exchange, const char *reason, const char *message)
+{
+    static struct log_limit limit;
+    uint64_t suppressed;
+    metric_add(metrics_counter(exchange->client->worker->shared->metrics, "llm_proxy_audit_cut_total",
+                               "Responses cut because their event was not stored.",
+                               (struct metric_label[]){{"reason", reason}, {NULL, NULL}}),
+               1);
+    if (log_limit_pass(&limit, &suppressed)) {
+        log_error("response cut (audit)", log_string("request_id", exchange->request_id),
+                  log_string("reason", message), log_suppressed(suppressed));
+    }
+    done(exchange, CLIENT_CUT);
+}
+
+static void on_answered(void *owner, bool stored)
+{
+    struct exchange *exchange = owner;
+    struct client *client = exchange->client;
+    worker_reap(client->worker);
+    exchange->hold = NULL;
+    if (!stored) {
+        cut_held(exchange, "lost", "the bus could not store its event");
+        return;
+    }
+    struct iovec end = {buffer_data(&exchange->head), exchange->head.size};
+    if (end.iov_len > 0 && !client_write(client, &end, 1)) {
+        exchange_client_broke(exchange);
+        return;
+    }
+    exchange_finish_when_flushed(exchange);
+}
+
+void exchange_hold(struct exchange *exchange)
+{
+    struct client *client = exchange->client;
+    exchange_enter(exchange, EXCHANGE_HELD);
+    exchange->held_ns = clock_monotonic_ns();
+    exchange->hold = audit_hold_new(client->worker->audit, on_answered, exchange);
+    loop_timer_set(&client->timer, MAX_HOLD_NS);
+    record(exchange, audit_done, exchange->hold);
+}
+
 /* The fields of a response that we wrote ourselves, for the record. */
 static void note_sent(struct exchange *exchange)
 {
@@ -134,7 +194,8 @@ static void send_own_response(struct exchange *exchange, int status, size_t body
     exchange_drop_upstream(exchange);
     exchange->request_dropped = true;
     struct slice answer = buffer_slice(&exchange->fault);
-    if (!client_write(exchange->client, &(struct iovec){buffer_data(&exchange->fault), answer.size}, 1)) {
+    if (!exchange->audited &&
+        !client_write(exchange->client, &(struct iovec){buffer_data(&exchange->fault), answer.size}, 1)) {
         exchange_client_broke(exchange);
         return;
     }
@@ -145,7 +206,12 @@ static void send_own_response(struct exchange *exchange, int status, size_t body
                          (struct slice){answer.data + answer.size - body_size, body_size});
         exchange->capture.chunks = 1;
     }
-    exchange_finish_when_flushed(exchange);
+    if (exchange->audited) {
+        buffer_append_slice(&exchange->head, answer);
+        exchange_hold(exchange);
+    } else {
+        exchange_finish_when_flushed(exchange);
+    }
 }
 
 /* What has already come of the request's body goes nowhere, but belongs to the record. False: it was malformed, and the exchange ended by that. */
@@ -255,6 +321,8 @@ uint64_t exchange_tick(struct exchange *exchange)
         tick_request(exchange, &tick);
     } else if (exchange->state == EXCHANGE_RESPONDING) {
         tick_response(exchange, &tick);
+    } else if (exchange->state == EXCHANGE_HELD && is_over(&tick, exchange->held_ns, MAX_HOLD_NS)) {
+        cut_held(exchange, "timeout", "its event was not stored in time");
     }
     return client->exchange == exchange && exchange->state < EXCHANGE_DONE ? tick.next : 0;
 }
@@ -301,6 +369,7 @@ static void prepare(struct exchange *exchange)
                       (settings->max_requests_per_connection > 0 &&
                        client->requests >= settings->max_requests_per_connection);
     exchange->observed = worker->shared->bus != NULL && settings->observe;
+    exchange->audited = exchange->observed && settings->audit;
     http_body_begin(&exchange->request_body, request->body, request->content_length);
     forward_request_id(request, exchange->request_id);
     access_check(settings, &client->peer, &request->fields, &exchange->access);
@@ -311,10 +380,37 @@ static void prepare(struct exchange *exchange)
     loop_timer_set(&client->timer, smallest(timeouts_of(exchange)));
 }
 
+/* Under audit: why the exchange could not be recorded now; NULL: it could. */
+static const char *lacks_room(const struct exchange *exchange)
+{
+    const struct proxy_shared *shared = exchange->client->worker->shared;
+    if (!exchange->audited) {
+        return NULL;
+    }
+    if (!bus_has_room(shared->bus)) {
+        return "the bus takes no events (audit)";
+    }
+    return capture_has_room(shared->capture_budget) ? NULL
+                                                    : "no memory is left to record the exchange (audit)";
+}
+
+/* What cannot be recorded is not begun. This answer alone does not wait for its event: it is there to say that events are not taken. */
+static bool refuse_without_room(struct exchange *exchange, bool framing_lost)
+{
+    const char *reason = lacks_room(exchange);
+    if (reason != NULL) {
+        exchange->audited = false;
+        exchange_answer(exchange, HTTP_OVERLOADED, NULL, reason, framing_lost);
+    }
+    return reason != NULL;
+}
+
 void exchange_begin_refused(struct exchange *exchange, const struct http_problem *problem)
 {
     prepare(exchange);
-    exchange_refuse(exchange, problem->fault, problem->message, true);
+    if (!refuse_without_room(exchange, true)) {
+        exchange_refuse(exchange, problem->fault, problem->message, true);
+    }
 }
 
 void exchange_begin(struct exchange *exchange)
@@ -324,6 +420,9 @@ void exchange_begin(struct exchange *exchange)
     const char *via_name = client->worker->shared->via_name;
     uint64_t limit = exchange->settings->max_body_bytes;
     prepare(exchange);
+    if (refuse_without_room(exchange, false)) {
+        return;
+    }
     if (exchange->access.refusal != NULL) {
         exchange_answer(exchange, HTTP_UNAUTHORIZED, exchange->access.refusal_message,
                         exchange->access.refusal, false);
@@ -398,6 +497,7 @@ static struct buffer keep_small(struct buffer *buffer)
 void exchange_discard(struct exchange *exchange)
 {
     struct worker *worker = exchange->client->worker;
+    assert(exchange->hold == NULL);
     proxy_settings_release(exchange->settings);
     if (worker->spare_count >= MAX_SPARES) {
         free_exchange(exchange);

@@ -1,12 +1,13 @@
 /*
  * exchange: one request of a client and its response, from the complete request head to the one event it yields. Private to proxy/; worker's thread only.
  *
- *     CONNECTING ──▶ REQUESTING ──▶ RESPONDING ──▶ FLUSHING ──▶ done
- *          └──────────────┴─────▶ (fault answered) ──▶ FLUSHING ──▶ done
+ *     CONNECTING ──▶ REQUESTING ──▶ RESPONDING ──▶ (HELD) ──▶ FLUSHING ──▶ done
+ *          └──────────────┴─────▶ fault answered ──▶ (HELD) ──▶ FLUSHING ──▶ done
  *
  *     CONNECTING   waits for a connection to the upstream; nothing of the request's body is taken
  *     REQUESTING   the request is being sent, or was; no response head yet
  *     RESPONDING   the response's head was written to the client
+ *     HELD         under audit: the event was published, and the end of the response waits until it is stored
  *     FLUSHING     everything was written; the client's kernel has not taken it all
  */
 #ifndef PROXY_EXCHANGE_H
@@ -23,6 +24,7 @@ enum exchange_state {
     EXCHANGE_CONNECTING,
     EXCHANGE_REQUESTING,
     EXCHANGE_RESPONDING,
+    EXCHANGE_HELD,
     EXCHANGE_FLUSHING,
     EXCHANGE_DONE
 };
@@ -60,15 +62,18 @@ struct exchange {
     struct http_fields sent; /* the response's fields as sent */
     struct buffer fault;     /* a response of our own; sent points into it */
     enum forward_framing framing;
-    struct buffer head; /* to the client, not written yet: leaves with the first piece of the body */
+    struct buffer head; /* to the client: leaves with the first piece of the body; HELD: the response's end */
     bool close;         /* the client's connection ends with this response */
     bool streamed;
 
     const char *error_kind; /* NULL: none; static */
     char error_message[256];
 
-    bool observed; /* an event is wanted */
-    bool recorded; /* it is over for the record */
+    bool observed;           /* an event is wanted */
+    bool audited;            /* the response's end waits for it */
+    bool recorded;           /* it is over for the record */
+    struct audit_hold *hold; /* HELD */
+    uint64_t held_ns;        /* since when */
     struct capture capture;
 };
 
@@ -90,6 +95,8 @@ void exchange_enter(struct exchange *exchange, enum exchange_state state);
 void exchange_drop_upstream(struct exchange *exchange);
 /* Can the rest of the request's body be read and dropped in no time? Not if the client waits to be told to send it, since then it may leave it out. */
 bool exchange_rest_is_short(const struct exchange *exchange);
+/* Audit: all was written to the client but what stands in exchange->head. Publishes the event, and lets the rest follow when it is stored. */
+void exchange_hold(struct exchange *exchange);
 /* All was written to the client: it ends when the kernel has taken it. */
 void exchange_finish_when_flushed(struct exchange *exchange);
 /* Ends it with an answer of our own. detail goes to the record; the client is told message (NULL: the fault's usual sentence). framing_lost: where the request ends is not

@@ -162,7 +162,7 @@ static void describe(struct exchange *exchange, uint64_t now_ns, struct event_fi
     note_credential(exchange, event);
 }
 
-static void publish(struct exchange *exchange, uint64_t now_ns)
+static void publish(struct exchange *exchange, uint64_t now_ns, bus_done done, void *argument)
 {
     struct event_fields event;
     struct redaction redaction = {.settings = exchange->settings};
@@ -199,7 +199,7 @@ static void publish(struct exchange *exchange, uint64_t now_ns)
     free(response_headers);
     free(places);
     buffer_free(&redaction.made);
-    bus_publish(exchange->client->worker->shared->bus, record, NULL, NULL);
+    bus_publish(exchange->client->worker->shared->bus, record, done, argument);
     event_record_release(record);
 }
 
@@ -210,7 +210,6 @@ static void count(struct exchange *exchange, uint64_t now_ns)
     const struct proxy_settings *settings = exchange->settings;
     size_t index =
         exchange->route != NULL ? (size_t)(exchange->route - settings->routes) : settings->route_count;
-    metric_add(shared->inflight, -1);
     metric_observe(shared->duration, (double)(now_ns - exchange->begun_ns) / (double)NANOSECONDS_PER_SECOND);
     struct metric *cached = NULL;
     struct metric **place =
@@ -261,7 +260,7 @@ static bool is_worth_a_warning(const struct exchange *exchange)
            (exchange->status == 0 || exchange->status >= 500 || exchange->status < 400);
 }
 
-void record_exchange(struct exchange *exchange)
+void record_exchange(struct exchange *exchange, bus_done done, void *argument)
 {
     uint64_t now_ns = clock_monotonic_ns();
     assert(!exchange->recorded);
@@ -273,7 +272,7 @@ void record_exchange(struct exchange *exchange)
         log_failure(exchange);
     }
     if (exchange->observed) {
-        publish(exchange, now_ns);
+        publish(exchange, now_ns, done, argument);
     }
     capture_end(&exchange->capture);
 }

@@ -6,7 +6,7 @@
 
 #include "proxy/exchange.h"
 
-/* Called exactly once, at the end. Takes the captured bodies out of the exchange. */
-void record_exchange(struct exchange *exchange);
+/* Called exactly once, when all is known. Takes the captured bodies out of the exchange. done and argument are for the bus; no event is wanted: done is not called. */
+void record_exchange(struct exchange *exchange, bus_done done, void *argument);
 
 #endif

@@ -283,16 +283,50 @@ static void on_head(void *owner, const struct http_response *response)
     forward_write_response(&forward, &exchange->scratch, &exchange->sent, &exchange->head);
 }
 
+static bool write_response(struct exchange *exchange, struct gather *gather, bool last)
+{
+    gather->head = buffer_slice(&exchange->head);
+    int count = gather_finish(gather, exchange->framing == FORWARD_CHUNKED, last);
+    if (count > 0 && !client_write(exchange->client, gather->pieces, count)) {
+        return false;
+    }
+    buffer_clear(&exchange->head);
+    return true;
+}
+
+/* The same under audit: what would make the response complete stays in exchange->head. */
+static bool write_all_but_end(struct exchange *exchange, struct gather *gather, bool last)
+{
+    bool by_length = exchange->framing == FORWARD_LENGTH;
+    if (exchange->framing == FORWARD_NONE || (by_length && last && gather->size == 0)) {
+        return true; /* the head is the end */
+    }
+    struct slice end = {NULL, 0}, *piece = last && by_length ? &gather->data[gather->count - 1] : NULL;
+    if (piece != NULL) {
+        piece->size--;
+        end = (struct slice){piece->data + piece->size, 1};
+    } else if (last && exchange->framing == FORWARD_CHUNKED) {
+        end = SLICE("0\r\n\r\n");
+    }
+    bool written = write_response(exchange, gather, false);
+    if (piece != NULL) {
+        piece->size++;
+    }
+    if (written) {
+        buffer_append_slice(&exchange->head, end);
+    }
+    return written;
+}
+
 static void on_body(void *owner, struct gather *gather, bool last)
 {
     struct exchange *exchange = owner;
     if (exchange->framing == FORWARD_NONE) {
         gather_begin(gather);
     }
-    gather->head = buffer_slice(&exchange->head);
-    int count = gather_finish(gather, exchange->framing == FORWARD_CHUNKED, last);
-    if (count > 0 && !client_write(exchange->client, gather->pieces, count)) {
-        exchange->status = exchange->head.size > 0 ? 0 : exchange->status;
+    bool written = exchange->audited ? write_all_but_end(exchange, gather, last)
+                                     : write_response(exchange, gather, last);
+    if (!written) {
         exchange_client_broke(exchange);
         return;
     }
@@ -300,12 +334,15 @@ static void on_body(void *owner, struct gather *gather, bool last)
         capture_response(&exchange->capture, gather->data[i]);
     }
     exchange->capture.chunks += gather->size > 0;
-    buffer_clear(&exchange->head);
     if (last) {
         upstream_release(exchange->upstream, exchange->request_complete && !exchange->request_dropped &&
                                                  upstream_pending(exchange->upstream) == 0);
         exchange->request_dropped = true;
-        exchange_finish_when_flushed(exchange);
+        if (exchange->audited) {
+            exchange_hold(exchange);
+        } else {
+            exchange_finish_when_flushed(exchange);
+        }
     } else if (client_pending(exchange->client) > HIGH_MARK) {
         upstream_pause(exchange->upstream);
     }

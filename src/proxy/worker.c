@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "proxy/audit.h"
 #include "proxy/clients.h"
 #include "proxy/pool.h"
 
@@ -107,6 +108,7 @@ struct worker *worker_new(struct proxy_shared *shared, struct proxy_settings *se
     worker->settings = proxy_settings_reference(settings);
     worker->pools = xcalloc(settings->route_count + 1, sizeof *worker->pools);
     worker->loop = loop_new();
+    worker->audit = audit_new(worker->loop);
     loop_timer_init(&worker->sweep, worker->loop, on_sweep, worker);
     loop_timer_init(&worker->reaper, worker->loop, on_reap, worker);
     loop_timer_set(&worker->sweep, SWEEP_INTERVAL_NS);
@@ -211,6 +213,7 @@ void worker_free(struct worker *worker)
     }
     loop_timer_release(&worker->sweep);
     loop_timer_release(&worker->reaper);
+    audit_close(worker->audit);
     loop_free(worker->loop);
     proxy_settings_release(worker->settings);
     free(worker->listeners);

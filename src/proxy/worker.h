@@ -16,6 +16,7 @@
 
 #define WORKER_SCRATCH_SIZE 65536
 
+struct audit;
 struct client;
 struct exchange;
 struct peers;
@@ -78,6 +79,7 @@ struct worker {
     struct exchange *spare_exchanges; /* for the next requests: their buffers have the right size already */
     size_t spare_count;
     struct loop_timer sweep; /* looks at connections whose reading is off: has the client gone? */
+    struct audit *audit;     /* answers of the bus */
     struct grave *graves;
     struct loop_timer reaper;
     bool draining;
