@@ -9,7 +9,7 @@
  *               then frames, then zeros or the end of the file
  *     frame     u32 length of the payload | u32 crc32c of length, sequence and payload | u64 sequence | payload. A length of 0 or above EVENT_LOG_MAX_PAYLOAD is no frame. Never across segments
  *
- * Integers are little-endian. Sequences go up by one from frame to frame and from segment to segment. A segment that was given up after a failed sync may have records behind the first sequence of the
+ * Integers are little-endian. A later version may differ in all but the magic, the version's place and the checksum of the first 64 bytes. Sequences go up by one from frame to frame and from segment to segment. A segment that was given up after a failed sync may have records behind the first sequence of the
  * next segment: they do not count.
  *
  * Files are created 0600 in folders 0700, and never opened through a symbolic link. Whoever reads needs no lock and may read while another process writes.
@@ -35,6 +35,8 @@ struct event_log_settings {
     const char *folder; /* created if missing (its parent must be there) */
     uint64_t
         segment_bytes; /* a segment is closed before it becomes larger, unless one record alone makes it */
+    uint64_t
+        next_at_least; /* the next record's sequence is this one or above: what cursors are past is not given again, whatever became of the log. 0: as the log says */
 };
 
 /* What was found and done at the opening. */
@@ -48,7 +50,7 @@ struct event_log_recovery {
 /* Locks the folder and mends the end of the last segment. NULL: *error says why: another process has it (with its process id), a format of another version, no permission, … */
 struct event_log *event_log_open(const struct event_log_settings *settings,
                                  struct event_log_recovery *recovery, struct error *error);
-/* What was written and not synced may or may not be there later. The last segment is shortened to what it holds; an empty one is removed. */
+/* What was written and not synced may or may not be there later. The last segment is shortened to what it holds; an empty one stays: it tells the next sequence. */
 void event_log_close(struct event_log *log);
 
 enum event_log_result {
@@ -66,7 +68,7 @@ enum event_log_result event_log_write(struct event_log *log);
 enum event_log_result event_log_sync(struct event_log *log);
 /* The next record begins a new segment. Nothing may be staged, everything is synced. Not DONE: nothing has changed. */
 enum event_log_result event_log_rotate(struct event_log *log);
-/* Gives up the present segment: its records behind `durable` do not count, the next one added gets the sequence durable + 1, in a new segment. Not DONE: nothing has changed. */
+/* Nothing may be staged. Gives up the present segment: its records behind `durable` do not count, the next one added gets the sequence durable + 1, in a new segment. Not DONE: nothing has changed. */
 enum event_log_result event_log_retire(struct event_log *log, uint64_t durable);
 /* Of the last record written, and what it will be for the next one added. 1 before the first. */
 uint64_t event_log_last(const struct event_log *log);

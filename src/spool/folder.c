@@ -1,0 +1,87 @@
+/*
+ * folder: see folder.h.
+ */
+#include "spool/folder.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *reason(int code)
+{
+    return code == ELOOP ? "is a symbolic link, which is not followed here: name the place itself"
+                         : strerror(code);
+}
+
+int folder_open(const char *path, bool create, struct error *error)
+{
+    struct stat status;
+    if (create && mkdir(path, 0700) != 0 && errno != EEXIST) {
+        int code = errno;
+        error_set(error, "%s: cannot be created: %s", path, strerror(code));
+        errno = code;
+        return -1;
+    }
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) {
+        int code = errno;
+        if (code == ENOTDIR && lstat(path, &status) == 0 && S_ISLNK(status.st_mode))
+            code = ELOOP;
+        error_set(error, "%s: %s", path, reason(code));
+        errno = code;
+    }
+    return fd;
+}
+
+int folder_open_file(int folder, const char *path, const char *name, int flags, struct error *error)
+{
+    struct stat status;
+    int code = 0;
+    /* O_NONBLOCK: a pipe of that name does not hold us up. */
+    int fd = openat(folder, name, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
+    if (fd < 0 || fstat(fd, &status) != 0) {
+        code = errno;
+    } else if (!S_ISREG(status.st_mode)) {
+        code = EINVAL;
+    }
+    if (code == 0)
+        return fd;
+    error_set(error, "%s/%s: %s", path, name, code == EINVAL ? "is no plain file" : reason(code));
+    if (fd >= 0)
+        close(fd);
+    errno = code;
+    return -1;
+}
+
+bool folder_sync(int folder, const char *path, struct error *error)
+{
+    if (fsync(folder) == 0)
+        return true;
+    error_set(error, "%s: fsync: %s", path, strerror(errno));
+    return false;
+}
+
+bool folder_list(int folder, const char *path, void (*visit)(void *argument, const char *name),
+                 void *argument, struct error *error)
+{
+    /* A descriptor of its own: the position in a folder belongs to the open file. */
+    int fd = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *names = fd >= 0 ? fdopendir(fd) : NULL;
+    if (names == NULL) {
+        error_set(error, "%s: %s", path, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        return false;
+    }
+    struct dirent *entry;
+    while (errno = 0, (entry = readdir(names)) != NULL) {
+        visit(argument, entry->d_name);
+    }
+    int code = errno;
+    closedir(names);
+    if (code != 0)
+        error_set(error, "%s: %s", path, strerror(code));
+    return code == 0;
+}
