@@ -227,6 +227,9 @@ static void handshake(struct connect_attempt *attempt, struct trial *trial)
         wait_for(trial, EV_WRITE, on_handshake_ready);
         break;
     case TLS_CLOSED:
+        describe_phase(attempt, "closed by the peer");
+        fail(attempt, CONNECT_UNREACHABLE);
+        break;
     case TLS_FAILED:
         describe_tls_failure(attempt, &failure);
         fail(attempt, CONNECT_UNREACHABLE);

@@ -48,9 +48,12 @@ const char *failure_text(const struct failure *failure, char out[FAILURE_TEXT_SI
         return failure_text_of_sentence("TLS protocol error", out);
     }
     if (failure_is_alert(failure)) {
-        /* "sslv3 alert bad certificate", whatever the protocol */
-        const char *alert = strstr(reason, "alert ");
-        snprintf(out, FAILURE_TEXT_SIZE, "TLS alert of the peer: %s", alert != NULL ? alert + 6 : reason);
+        /* "sslv3 alert bad certificate", "tlsv1 unrecognized name": the protocol is another, and "alert" not always there. */
+        struct slice text = slice_of(strchr(reason, ' ') + 1), word = SLICE("alert ");
+        if (slice_starts_with(text, word)) {
+            text.data += word.size;
+        }
+        snprintf(out, FAILURE_TEXT_SIZE, "TLS alert of the peer: %s", text.data);
         return out;
     }
     return failure_text_of_sentence(reason, out);

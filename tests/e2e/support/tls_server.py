@@ -1,9 +1,11 @@
 """TLS servers with manners of their own: the real `openssl s_server`, one that follows a script, and a relay in between that splits, stalls and meddles."""
 
+import fcntl
 import random
 import socket
 import struct
 import subprocess
+import termios
 import threading
 import time
 
@@ -40,9 +42,10 @@ class OpenSslServer:
         return bytes(self._shown).decode("latin-1")
 
     def write(self, text):
-        """One line or more, all of it one read for the server: a command is a letter at its beginning."""
+        """One line or more, all of it one read for the server: a command is a letter at its beginning. Returns when the server has it."""
         self._process.stdin.write(text.encode())
         self._process.stdin.flush()
+        wait_until(lambda: not any(fcntl.ioctl(self._process.stdin, termios.FIONREAD, b"\0\0\0\0")), "the server reads its input")
 
 
 class ScriptedServer:
@@ -216,6 +219,7 @@ class Relay:
     def _stop(self, server, client):
         if self._then == "reset":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.shutdown(socket.SHUT_RD)  # wakes up who reads from it, and so keeps it open
             client.close()
         elif self._then == "close":
             client.shutdown(socket.SHUT_WR)

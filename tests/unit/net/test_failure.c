@@ -25,6 +25,8 @@ static void errors_are_told_in_lower_case_words(void **state)
     expect_text((struct failure){.tls_error = ERR_PACK(ERR_LIB_SSL, 0, 4000)}, "TLS protocol error");
     expect_text((struct failure){.tls_error = ERR_PACK(ERR_LIB_SSL, 0, SSL_R_SSLV3_ALERT_BAD_CERTIFICATE)},
                 "TLS alert of the peer: bad certificate");
+    expect_text((struct failure){.tls_error = ERR_PACK(ERR_LIB_SSL, 0, SSL_R_TLSV1_UNRECOGNIZED_NAME)},
+                "TLS alert of the peer: unrecognized name");
     expect_text((struct failure){.tls_error = ERR_SYSTEM_FLAG | ETIMEDOUT}, "connection timed out");
     assert_string_equal(failure_text_of_sentence("RPC failed", out), "RPC failed");
     assert_string_equal(failure_text_of_sentence("", out), "");
