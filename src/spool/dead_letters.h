@@ -2,7 +2,7 @@
  * dead_letters: the events of one pipeline that could not be delivered, as they entered it, with the reason; kept in a log of their own (spool/event_log.h) until somebody replays or purges them, or they are too
  * many or too old.
  *
- *     FOLDER/PIPELINE/*.log      one record a letter: "LPD1" | u32 size of the head | fields { u16 tag, u16 zero, u32 size, bytes }… | the event as event_pieces() gives it
+ *     FOLDER/PIPELINE/….log      one record a letter: "LPD1" | u32 size of the head | fields { u16 tag, u16 zero, u32 size, bytes }… | the event as event_pieces() gives it
  *     FOLDER/PIPELINE/removed    sequences of letters that were replayed or purged: frames of u64 sequence | u32 crc32c; appended by whoever removed them. What a segment has lost entirely goes with it
  *
  * The pipeline's name is a folder's name with bytes outside of [A-Za-z0-9_-] as %XX.
