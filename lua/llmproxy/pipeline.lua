@@ -1,7 +1,7 @@
 --- What one pipeline does with its events: take, transform, gather into batches, have them delivered.
 --
 -- An event that was taken is an entry of the host's. The transforms make parts of it, most often one; a part in a batch is an item, encoded once. The entry is settled when the last
--- of its items is: delivered when all are, dropped when one was.
+-- of its items is: delivered when all are, failed when one did. What fails goes to the dead letters as it was taken, where there are any, else it is dropped.
 --
 --     entry -> transforms -> items -> filling -> batch, one of at most `concurrency` -> settled
 --
@@ -26,6 +26,9 @@ local SLICE = 0.005
 -- When the batch is due, what came meanwhile is taken yet, for no longer than this.
 local GRACE = 0.01
 
+-- Of a reason that is kept with an event, in bytes.
+local LONGEST_REASON = 1000
+
 ---@class llmproxy.pipeline.item
 ---@field entry userdata
 ---@field group llmproxy.pipeline.group
@@ -37,7 +40,16 @@ local GRACE = 0.01
 ---@class llmproxy.pipeline.group
 ---@field entry userdata
 ---@field open integer how many are not settled
----@field reason string? why one was dropped
+---@field failure llmproxy.pipeline.failure? of the first one that failed
+
+--- Why an event cannot be delivered.
+---@class llmproxy.pipeline.failure
+---@field reason "rejected"|"transform_error"|"expired"
+---@field error string?
+---@field where string? the transform's or dispatcher's name
+---@field tries integer
+---@field first number of the first and the last try, or of the failure, in seconds since 1970
+---@field last number
 
 -- Appends what the transforms from this one on make of an event to parts.
 local function apply(transforms, index, event, parts, progress)
@@ -77,33 +89,51 @@ end
 ---@return { start: fun(), close: fun() }
 function pipeline.new(definition, host)
   local transforms, limits, dispatcher = definition.transforms, definition.batch, definition.dispatcher.object
-  local report, drop_report = reports.new()
+  local report, report_failure = reports.new(host.has_dead_letters)
   local entry_of = origins()
   local filling = { bytes = 0 } -- items of the next batch
   local progress = {} -- entry: being transformed and encoded; transform: which one runs, or ran
   local slice_end = 0
   local closing = false
 
-  local function settle(group, reason)
-    group.reason = group.reason or reason
-    group.open = group.open - 1
-    if group.open <= 0 then group.entry:settle(group.reason and "dropped" or "delivered", group.reason) end
+  local function fail(entry, failure)
+    entry:fail(failure.reason, failure.error, failure.where, failure.tries, failure.first, failure.last)
   end
 
-  ---@param item llmproxy.pipeline.item
-  ---@param reason string? why it is dropped
-  ---@param why string? in detail
-  local function finish(item, reason, why)
+  -- Of what was not given to the dispatcher.
+  local function failure_of(reason, why)
+    local now = time.now()
+    return { reason = reason, error = reports.text(why, LONGEST_REASON), where = progress.transform, tries = 0, first = now, last = now }
+  end
+
+  -- Nothing here or in `fail` needs memory: it cannot stop half-way.
+  local function settle(group, failure)
+    group.failure = group.failure or failure
+    group.open = group.open - 1
+    if group.open > 0 then return end
+    if group.failure then fail(group.entry, group.failure) else group.entry:settle "delivered" end
+  end
+
+  local function finish(item, failure)
     if item.finished then return end
     item.finished = true
-    settle(item.group, reason)
-    if reason then drop_report(reason, item.entry:id(), why) end
+    settle(item.group, failure)
+    if failure then report_failure(item.entry:id(), failure) end
+  end
+
+  local function fail_whole(entry, why)
+    local failure = failure_of("transform_error", why)
+    fail(entry, failure)
+    report_failure(entry:id(), failure)
   end
 
   local deliveries = delivery.new(definition, host, report, finish)
 
+  -- Whether nothing is to be begun any more.
+  local function ends() return host.retiring() or deliveries.has_given_up() end
+
   local function dispatch()
-    while deliveries.in_flight() >= definition.concurrency and not host.retiring() do host.wait() end
+    while deliveries.in_flight() >= definition.concurrency and not ends() do host.wait() end
     local empty = { bytes = 0 }
     deliveries.start(filling) -- raises for want of memory: then they are still here
     filling = empty
@@ -124,21 +154,22 @@ function pipeline.new(definition, host)
     return host.encode(event)
   end
 
-  -- Makes an item of a part and adds it. One that cannot be written is dropped alone.
+  -- Makes an item of a part and adds it. One that cannot be written fails.
   local function add_part(group, event)
     local fine, line, bytes = host.forget(pcall(encode, group.entry, event))
     if not fine then line, bytes = nil, line end
     if line then
       add { entry = group.entry, group = group, event = event, line = line, bytes = bytes }
     else
-      settle(group, "rejected")
-      drop_report("rejected", group.entry:id(), bytes)
+      local failure = failure_of("rejected", bytes)
+      settle(group, failure)
+      report_failure(group.entry:id(), failure)
     end
   end
 
   -- Goes on with what the predecessor left of an entry. A key without a value has none in the events that the host makes.
-  local function inherit(entry, lines, reason)
-    local group = { entry = entry, open = #lines, reason = reason }
+  local function inherit(entry, lines, failure)
+    local group = { entry = entry, open = #lines, failure = failure }
     for _, text in ipairs(lines) do
       local event = json.decode(text)
       for key, value in pairs(event) do
@@ -153,7 +184,8 @@ function pipeline.new(definition, host)
     for _, item in ipairs(items) do
       if not item.finished then
         item.finished = true
-        item.entry:leave(item.line, item.group.reason)
+        local failure = item.group.failure or {}
+        item.entry:leave(item.line, failure.reason, failure.error, failure.where, failure.tries, failure.first, failure.last)
       end
     end
   end
@@ -167,18 +199,17 @@ function pipeline.new(definition, host)
 
   local function process(entry)
     progress.entry = entry
-    local lines, reason = entry:legacy()
+    local lines, reason, message, where, tries, first, last = entry:legacy()
     if lines then
       entry:release()
-      inherit(entry, lines, reason)
+      inherit(entry, lines, reason and { reason = reason, error = message, where = where, tries = tries, first = first, last = last })
     elseif not transforms[1] then
       add_part({ entry = entry, open = 1 }, nil)
     else
       local parts = {}
       local fine, why = host.forget(xpcall(transform, host.note, entry, parts))
       if not fine then
-        entry:settle("dropped", "transform_error")
-        drop_report("transform_error", entry:id(), why, progress.transform)
+        fail_whole(entry, why)
       elseif not parts[1] then
         entry:settle "filtered"
       else
@@ -192,15 +223,13 @@ function pipeline.new(definition, host)
 
   -- After the task was stopped by an error: by runaway code in a transform, or for want of memory.
   local function recover()
-    local entry = progress.entry
-    progress.entry = nil
+    local entry, why = progress.entry, host.failure()
     if not entry then
-      local why = host.failure()
       time.sleep(1)
       return report("error", "stopped", "the pipeline's loop was stopped by an error and goes on", { error = reports.text(why) })
     end
-    entry:settle("dropped", "transform_error")
-    drop_report("transform_error", entry:id(), host.failure(), progress.transform)
+    fail_whole(entry, why) -- raises for want of memory: then it is tried again
+    progress.entry = nil
   end
 
   local function close(_, failed)
@@ -227,10 +256,10 @@ function pipeline.new(definition, host)
         now = time.monotonic()
         slice_end = now + SLICE
       end
-      local retiring = host.retiring()
+      local ending = ends()
       local late = filling[1] and now >= filling.deadline + GRACE
-      local entry = not late and not retiring and host.take()
-      if retiring then
+      local entry = not late and not ending and host.take()
+      if ending then
         if deliveries.in_flight() == 0 then break end
         host.wait()
       elseif entry then

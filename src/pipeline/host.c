@@ -7,10 +7,10 @@
 #include <assert.h>
 #include <lauxlib.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 
 #include "base/clock.h"
-#include "base/memory.h"
+#include "pipeline/entry.h"
+#include "pipeline/settle.h"
 #include "script/json.h"
 
 /* A buffer that had to hold more than this gives its memory back. */
@@ -20,44 +20,17 @@
 
 #define MEMORY_LOG_INTERVAL_NS (60 * NANOSECONDS_PER_SECOND)
 
-/* What a pipeline leaves of an entry to its successor. */
-struct legacy {
-    struct legacy *next;
-    uint64_t sequence;
-    char id[UUID_TEXT_SIZE];
-    char *reason;        /* why a part of it was dropped; NULL: none was */
-    struct buffer lines; /* each ended by a newline */
-};
-
-struct entry {
-    struct host *host;
-    struct event_record *event; /* NULL: released */
-    struct legacy *legacy;      /* of the predecessor; owned */
-    struct legacy *left;        /* for the successor; the host's */
-    uint64_t sequence;
-    bool settled;
-    char id[UUID_TEXT_SIZE];
-};
-
-static const char entry_key; /* its address: the registry's metatable of entries */
-
 static struct host *host_of(lua_State *lua)
 {
     return lua_touserdata(lua, lua_upvalueindex(1));
 }
 
-static struct buffer *empty_out(struct host *host)
+struct buffer *host_empty_out(struct host *host)
 {
     if (host->out.capacity > KEPT_BYTES)
         buffer_free(&host->out);
     buffer_clear(&host->out);
     return &host->out;
-}
-
-/* The entry at the first place of the stack. Only the runtime library calls, which knows what it has. */
-static struct entry *entry_of(lua_State *lua)
-{
-    return lua_touserdata(lua, 1);
 }
 
 /* Collects what a failure for want of memory left behind. What then is still there fails the next events too: that is a matter of the plugin or the limit, not of an event. */
@@ -81,31 +54,7 @@ static int take(lua_State *lua)
     if (host->stopping)
         return 0;
     relieve(host);
-    struct entry *entry = lua_newuserdata(lua, sizeof *entry);
-    *entry = (struct entry){.host = host};
-    lua_pushlightuserdata(lua, (void *)&entry_key);
-    lua_rawget(lua, LUA_REGISTRYINDEX);
-    lua_setmetatable(lua, -2);
-    struct legacy *legacy = host->legacy;
-    if (legacy != NULL) {
-        host->legacy = legacy->next;
-        legacy->next = NULL;
-        entry->legacy = legacy;
-        entry->sequence = legacy->sequence;
-        memcpy(entry->id, legacy->id, sizeof entry->id);
-        return 1;
-    }
-    struct bus_entry fetched;
-    if (bus_fetch(host->subscriber, &fetched, 1, SIZE_MAX) == 0)
-        return 0;
-    atomic_fetch_add_explicit(&host->in_hand, 1, memory_order_relaxed);
-    entry->event = fetched.event;
-    entry->sequence = fetched.sequence;
-    struct slice id = event_get(fetched.event)->id;
-    size_t size = id.size < sizeof entry->id ? id.size : sizeof entry->id - 1;
-    if (size > 0)
-        memcpy(entry->id, id.data, size);
-    return 1;
+    return entry_take(host, lua) ? 1 : 0;
 }
 
 static void cancel_wait(void *object)
@@ -178,7 +127,8 @@ static int retiring(lua_State *lua)
 static int drained(lua_State *lua)
 {
     struct host *host = host_of(lua);
-    host->on_drained(host);
+    host->drained = true;
+    loop_timer_set(&host->letters_timer, 0);
     return 0;
 }
 
@@ -270,12 +220,13 @@ static int failure(lua_State *lua)
 {
     struct host *host = host_of(lua);
     host->untold = false;
+    relieve(host);
     lua_pushstring(lua, host->failure.message);
     return 1;
 }
 
 /* What was encoded as a line: JSON given as text by a plugin may have line breaks between its values, which are blanks there. */
-static int push_line(lua_State *lua, struct buffer *out)
+int host_push_line(lua_State *lua, struct buffer *out)
 {
     for (char *at = buffer_data(out), *end = at + out->size; at < end; at++) {
         at = memchr(at, '\n', (size_t)(end - at));
@@ -288,7 +239,7 @@ static int push_line(lua_State *lua, struct buffer *out)
     return 2;
 }
 
-static int push_failure(lua_State *lua, const struct error *error)
+int host_push_failure(lua_State *lua, const struct error *error)
 {
     lua_pushnil(lua);
     lua_pushstring(lua, error->message);
@@ -298,14 +249,15 @@ static int push_failure(lua_State *lua, const struct error *error)
 static int encode(lua_State *lua)
 {
     struct error error;
-    struct buffer *out = empty_out(host_of(lua));
-    return script_json_encode(lua, 1, out, &error) ? push_line(lua, out) : push_failure(lua, &error);
+    struct buffer *out = host_empty_out(host_of(lua));
+    return script_json_encode(lua, 1, out, &error) ? host_push_line(lua, out)
+                                                   : host_push_failure(lua, &error);
 }
 
 /* The lines of the list at the first place, with what stands before, between and behind them. */
 static int join(lua_State *lua, const char *before, const char *between, const char *behind)
 {
-    struct buffer *out = empty_out(host_of(lua));
+    struct buffer *out = host_empty_out(host_of(lua));
     size_t count = lua_objlen(lua, 1);
     buffer_append_string(out, before);
     for (size_t i = 1; i <= count; i++) {
@@ -332,189 +284,73 @@ static int json_lines(lua_State *lua)
 
 static int observe(lua_State *lua)
 {
-    metric_observe(host_of(lua)->seconds, luaL_checknumber(lua, 1));
+    const struct counters *counters = &host_of(lua)->counters;
+    metric_observe(counters->seconds, luaL_checknumber(lua, 1));
+    metric_observe(counters->batch_events, luaL_checknumber(lua, 2));
+    metric_observe(counters->batch_bytes, luaL_checknumber(lua, 3));
     return 0;
 }
 
-static int entry_id(lua_State *lua)
+static int state(lua_State *lua)
 {
-    lua_pushstring(lua, entry_of(lua)->id);
-    return 1;
-}
-
-static int entry_event(lua_State *lua)
-{
-    struct entry *entry = entry_of(lua);
-    struct host *host = entry->host;
-    if (entry->event == NULL)
-        return luaL_error(lua, "the event is gone");
-    event_view_free(&host->view); /* of one that was left by an error */
-    event_view_make(&host->view, entry->event, host->max_decoded_bytes);
-    event_table_push(lua, &host->view, &host->scratch);
-    event_view_free(&host->view);
-    return 1;
-}
-
-static int entry_encode(lua_State *lua)
-{
-    struct error error;
-    struct entry *entry = entry_of(lua);
-    struct buffer *out = empty_out(entry->host);
-    if (lua_istable(lua, 2)) {
-        if (!event_table_encode(lua, 2, entry->event, &entry->host->scratch, out, &error))
-            return push_failure(lua, &error);
-    } else {
-        assert(entry->event != NULL);
-        event_write_json(entry->event, entry->host->max_decoded_bytes, out);
-    }
-    return push_line(lua, out);
-}
-
-static void free_legacies(struct legacy *legacy)
-{
-    while (legacy != NULL) {
-        struct legacy *next = legacy->next;
-        free(legacy->reason);
-        buffer_free(&legacy->lines);
-        free(legacy);
-        legacy = next;
-    }
-}
-
-static int entry_release(lua_State *lua)
-{
-    struct entry *entry = entry_of(lua);
-    event_record_release(entry->event);
-    entry->event = NULL;
-    free_legacies(entry->legacy);
-    entry->legacy = NULL;
+    atomic_store_explicit(&host_of(lua)->state, (int)luaL_checkinteger(lua, 1), memory_order_relaxed);
     return 0;
-}
-
-static int entry_leave(lua_State *lua)
-{
-    struct entry *entry = entry_of(lua);
-    struct host *host = entry->host;
-    const char *reason = lua_tostring(lua, 3);
-    if (entry->left == NULL) {
-        assert(!entry->settled);
-        struct legacy *left = xcalloc(1, sizeof *left);
-        left->sequence = entry->sequence;
-        memcpy(left->id, entry->id, sizeof left->id);
-        left->reason = reason != NULL ? xstrdup(reason) : NULL;
-        *host->left_end = left;
-        host->left_end = &left->next;
-        entry->left = left;
-        entry->settled = true;
-    }
-    buffer_append(&entry->left->lines, lua_touserdata(lua, 2), lua_objlen(lua, 2));
-    buffer_append_char(&entry->left->lines, '\n');
-    return entry_release(lua);
-}
-
-static int entry_legacy(lua_State *lua)
-{
-    const struct legacy *legacy = entry_of(lua)->legacy;
-    if (legacy == NULL)
-        return 0;
-    lua_newtable(lua);
-    struct slice rest = buffer_slice(&legacy->lines), line;
-    for (int i = 1; rest.size > 0 && slice_split(&rest, '\n', &line); i++) {
-        lua_pushlstring(lua, line.data, line.size);
-        lua_rawseti(lua, -2, i);
-    }
-    lua_pushstring(lua, legacy->reason);
-    return 2;
-}
-
-void host_count_drop(struct host *host, const char *reason, size_t count)
-{
-    struct metric *dropped = metrics_counter(
-        host->metrics, "llm_proxy_events_dropped_total", "Events that were not delivered, by reason.",
-        (struct metric_label[]){{"pipeline", host->pipeline_name}, {"reason", reason}, {NULL, NULL}});
-    metric_add(dropped, (int64_t)count);
-    metric_add(host->dropped, (int64_t)count);
-}
-
-static int entry_settle(lua_State *lua)
-{
-    struct entry *entry = entry_of(lua);
-    struct host *host = entry->host;
-    const char *result = luaL_checkstring(lua, 2);
-    if (entry->settled)
-        return 0;
-    if (strcmp(result, "dropped") == 0) {
-        host_count_drop(host, luaL_checkstring(lua, 3), 1);
-    } else {
-        assert(strcmp(result, "delivered") == 0 || strcmp(result, "filtered") == 0);
-        metric_add(result[0] == 'd' ? host->delivered : host->filtered, 1);
-    }
-    entry->settled = true;
-    atomic_fetch_sub_explicit(&host->in_hand, 1, memory_order_relaxed);
-    bus_acknowledge(host->subscriber, entry->sequence);
-    return entry_release(lua);
 }
 
 static const luaL_Reg host_functions[] = {
     {"take", take},         {"wait", wait_for_events},  {"wake", wake},       {"draining", draining},
     {"retiring", retiring}, {"drained", drained},       {"closed", closed},   {"spawn", spawn},
     {"note", note},         {"forget", forget},         {"failure", failure}, {"encode", encode},
-    {"json", json},         {"json_lines", json_lines}, {"observe", observe}, {NULL, NULL},
+    {"json", json},         {"json_lines", json_lines}, {"observe", observe}, {"state", state},
+    {NULL, NULL},
 };
 
-static const luaL_Reg entry_functions[] = {
-    {"id", entry_id},         {"event", entry_event}, {"encode", entry_encode}, {"release", entry_release},
-    {"settle", entry_settle}, {"leave", entry_leave}, {"legacy", entry_legacy}, {NULL, NULL},
-};
+static void push_flag(lua_State *lua, const char *name, bool value)
+{
+    lua_pushboolean(lua, value);
+    lua_setfield(lua, -2, name);
+}
 
 int host_push(lua_State *lua)
 {
     struct host *host = lua_touserdata(lua, 1);
-    lua_pushlightuserdata(lua, (void *)&entry_key);
-    lua_newtable(lua);
-    lua_pushcfunction(lua, entry_release);
-    lua_setfield(lua, -2, "__gc");
-    lua_newtable(lua);
-    for (const luaL_Reg *function = entry_functions; function->name != NULL; function++) {
-        lua_pushcfunction(lua, function->func);
-        lua_setfield(lua, -2, function->name);
-    }
-    lua_setfield(lua, -2, "__index");
-    lua_rawset(lua, LUA_REGISTRYINDEX);
-
+    entry_register(lua);
     lua_newtable(lua);
     for (const luaL_Reg *function = host_functions; function->name != NULL; function++) {
         lua_pushlightuserdata(lua, host);
         lua_pushcclosure(lua, function->func, 1);
         lua_setfield(lua, -2, function->name);
     }
+    push_flag(lua, "keeps_events", host->keeps_events);
+    push_flag(lua, "no_delivery", host->no_delivery);
+    push_flag(lua, "has_dead_letters", host->dead_letters != NULL);
     return 1;
+}
+
+static void on_letters_timer(void *argument)
+{
+    struct host *host = argument;
+    settle_letters(host);
+    if (host->drained) {
+        host->drained = false;
+        host->on_drained(host);
+    }
 }
 
 void host_setup(struct host *host)
 {
     loop_timer_init(&host->timer, host->loop, end_wait, host);
+    loop_timer_init(&host->letters_timer, host->loop, on_letters_timer, host);
+    TAILQ_INIT(&host->entries);
     host->left_end = &host->left;
-}
-
-void host_bequeath(struct host *host, struct host *successor)
-{
-    assert(successor->legacy == NULL);
-    *host->left_end = host->legacy;
-    successor->legacy = host->left;
-    host->left = host->legacy = NULL;
-    size_t count = 0;
-    for (const struct legacy *legacy = successor->legacy; legacy != NULL; legacy = legacy->next)
-        count++;
-    atomic_fetch_sub_explicit(&host->in_hand, count, memory_order_relaxed);
-    atomic_fetch_add_explicit(&successor->in_hand, count, memory_order_relaxed);
 }
 
 void host_release(struct host *host)
 {
     loop_timer_release(&host->timer);
-    free_legacies(host->left);
-    free_legacies(host->legacy);
+    loop_timer_release(&host->letters_timer);
+    entry_free_legacies(host->left);
+    entry_free_legacies(host->legacy);
     event_view_free(&host->view);
     event_scratch_free(&host->scratch);
     buffer_free(&host->out);

@@ -15,35 +15,60 @@
  *     host.encode(value)         a line (JSON in a userdata) and its size, or nil and a message
  *     host.json(lines)           a JSON array of these lines
  *     host.json_lines(lines)     each line, then "\n"
- *     host.observe(seconds)      counts a delivery's time
+ *     host.observe(seconds, events, bytes)  counts a try to deliver a batch
+ *     host.state(number)         0: delivers, 1: tries again, 2: paused
+ *     host.keeps_events          what is not settled comes again after a restart: nothing is lost by leaving it
+ *     host.no_delivery           the dispatcher is not to be given anything
+ *     host.has_dead_letters      what fails is kept there
  *
  *     entry:id()                 the event's
  *     entry:event()              a new table
  *     entry:encode(table)        as host.encode, of a table that entry:event() made; without one straight from the record
  *     entry:release()            the record is not needed any more
- *     entry:leave(line, reason)  leaves a part of it to the successor, as a line; reason: why another part was dropped, if so. For this pipeline the entry is settled
- *     entry:legacy()             what a predecessor left of it: a list of lines, as strings, and the reason. nil: it comes from the bus
- *     entry:settle(result, reason)  through with it: "delivered", "filtered" or "dropped" (with a reason)
+ *     entry:leave(line, …)       leaves a part of it to the successor, as a line; …: as for fail, if another part of it failed. For this pipeline the entry is settled
+ *     entry:legacy()             what a predecessor left of it: a list of lines, as strings, and why another part failed, if so. nil: it comes from the bus
+ *     entry:settle(result)       through with it: "delivered" or "filtered"
+ *     entry:fail(reason, error, where, tries, first, last)  through with it: it cannot be delivered. error may be nil; where: a transform's or dispatcher's name, or nil; first, last: seconds since 1970
  */
 #ifndef PIPELINE_HOST_H
 #define PIPELINE_HOST_H
 
+#include <sys/queue.h>
+
 #include "base/id.h"
 #include "base/log.h"
-#include "base/metrics.h"
-#include "bus/bus.h"
+#include "pipeline/counters.h"
 #include "pipeline/event_table.h"
 #include "script/script.h"
+
+struct entry;
+struct legacy;
+struct unsynced;
+struct dead_letters;
+
+/* What is known of an event as long as it is in hand. */
+struct ticket {
+    uint64_t sequence; /* the bus's */
+    uint64_t time_us;  /* the event's */
+    char id[UUID_TEXT_SIZE];
+};
 
 struct host {
     const char *pipeline_name;
     size_t max_decoded_bytes;
-    struct metrics *metrics;
-    struct metric *delivered, *filtered, *dropped, *seconds;
+    struct counters counters;
+    struct dead_letters *dead_letters; /* NULL: none */
+    bool keeps_events, no_delivery;
+    void (*settled)(void *argument, struct slice event_id, uint64_t sequence, const char *result,
+                    const char *reason, const char *error); /* NULL: nobody asks */
+    void *settled_argument;
     struct loop *loop;
     struct script *script;
     struct subscriber *subscriber;
-    _Atomic size_t in_hand; /* taken and not settled; read by whoever writes the metrics */
+    /* Read by whoever writes the metrics. */
+    _Atomic size_t in_hand;     /* taken and not settled */
+    _Atomic uint64_t oldest_us; /* time of the one that was taken first; 0: there is none */
+    _Atomic int state;          /* 0: delivers, 1: tries again, 2: paused */
     bool draining, retiring, stopping;
     void (*on_drained)(struct host *host);
     void (*on_closed)(struct host *host);
@@ -52,6 +77,11 @@ struct host {
     struct script_wait *waiting;
     struct loop_timer timer;
     bool woken;
+    TAILQ_HEAD(, entry) entries;     /* taken and not settled, the first one taken first */
+    struct unsynced *unsynced;       /* dead letters that are not durable yet; in hand */
+    struct loop_timer letters_timer; /* to make them durable */
+    struct log_limit letters_log;
+    bool drained;                    /* and not told yet */
     struct legacy *legacy;           /* of the predecessor, not yet taken; in hand */
     struct legacy *left, **left_end; /* for the successor; in hand */
     struct error noted, failure;
@@ -73,7 +103,12 @@ int host_push(lua_State *lua);
 void host_bequeath(struct host *host, struct host *successor);
 /* Something may have changed for whoever waits. */
 void host_wake(struct host *host);
-/* One more event that did not arrive, whatever the reason. */
-void host_count_drop(struct host *host, const char *reason, size_t count);
+
+/* For entry.c. The buffer for what Lua is given next; */
+struct buffer *host_empty_out(struct host *host);
+/* it, as a line in a userdata, and its size; */
+int host_push_line(lua_State *lua, struct buffer *out);
+/* nil and the message. */
+int host_push_failure(lua_State *lua, const struct error *error);
 
 #endif

@@ -27,6 +27,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "pipeline/host.h"
+#include "pipeline/settle.h"
 
 #define DEFAULT_WATCHDOG_SECONDS 1.0
 
@@ -48,7 +49,6 @@ struct pipeline {
     void (*drained)(void *argument);
     void *drained_argument;
 
-    struct metric *received, *dropped_by[BUS_DROP_COUNT], *waiting, *depth;
     int64_t waiting_told, depth_told; /* this pipeline's part of these gauges */
 
     /* While the thread starts. */
@@ -60,66 +60,45 @@ struct pipeline {
     struct error error;
 };
 
-static struct metric *result_counter(const struct pipeline_settings *settings, const char *result)
-{
-    return metrics_counter(
-        settings->metrics, "llm_proxy_events_total", "Events by what became of them.",
-        (struct metric_label[]){{"pipeline", settings->name}, {"result", result}, {NULL, NULL}});
-}
-
-static struct metric *reason_counter(const struct pipeline_settings *settings, const char *reason)
-{
-    return metrics_counter(
-        settings->metrics, "llm_proxy_events_dropped_total", "Events that were not delivered, by reason.",
-        (struct metric_label[]){{"pipeline", settings->name}, {"reason", reason}, {NULL, NULL}});
-}
-
-static void make_metrics(struct pipeline *pipeline, const struct pipeline_settings *settings)
-{
-    static const double bounds[] = {0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30};
-    struct host *host = &pipeline->host;
-    struct metrics *metrics = settings->metrics;
-    const struct metric_label label[] = {{"pipeline", settings->name}, {NULL, NULL}};
-    pipeline->received =
-        metrics_counter(metrics, "llm_proxy_events_received_total", "Events offered to the pipeline.", label);
-    host->delivered = result_counter(settings, "delivered");
-    host->filtered = result_counter(settings, "filtered");
-    host->dropped = result_counter(settings, "dropped");
-    result_counter(settings, "dead_lettered");
-    for (size_t i = 0; i < BUS_DROP_COUNT; i++)
-        pipeline->dropped_by[i] = reason_counter(settings, bus_drop_name((enum bus_drop)i));
-    static const char *const reasons[] = {"rejected", "transform_error", "shutdown"};
-    for (size_t i = 0; i < sizeof reasons / sizeof *reasons; i++)
-        reason_counter(settings, reasons[i]);
-    pipeline->waiting = metrics_gauge(metrics, "llm_proxy_events_waiting",
-                                      "Events that the pipeline has and is not through with.", label);
-    pipeline->depth = metrics_gauge(metrics, "llm_proxy_bus_depth", "Events not yet fetched.",
-                                    (struct metric_label[]){{"subscriber", settings->name}, {NULL, NULL}});
-    host->seconds =
-        metrics_histogram(metrics, "llm_proxy_delivery_seconds", "How long a try to deliver a batch takes.",
-                          label, bounds, sizeof bounds / sizeof *bounds);
-}
-
 static size_t in_hand(const struct pipeline *pipeline)
 {
     return atomic_load_explicit(&pipeline->host.in_hand, memory_order_relaxed);
 }
 
 /* Several pipelines of one name share the gauges: each adds what is its own. */
-static void tell_gauges(struct pipeline *pipeline, size_t depth, size_t hand)
+static void tell_waiting(struct pipeline *pipeline, size_t depth, size_t hand)
 {
+    const struct counters *counters = &pipeline->host.counters;
     int64_t waiting = (int64_t)(depth + hand);
-    metric_add(pipeline->depth, (int64_t)depth - pipeline->depth_told);
-    metric_add(pipeline->waiting, waiting - pipeline->waiting_told);
+    metric_add(counters->depth, (int64_t)depth - pipeline->depth_told);
+    metric_add(counters->waiting, waiting - pipeline->waiting_told);
     pipeline->depth_told = (int64_t)depth;
     pipeline->waiting_told = waiting;
+}
+
+static int64_t age_seconds(uint64_t time_us)
+{
+    uint64_t now_us = clock_realtime_us();
+    return time_us > 0 && now_us > time_us ? (int64_t)((now_us - time_us) / 1000000) : 0;
+}
+
+/* Until the predecessor is freed it is the one that delivers. */
+static void tell_state(const struct pipeline *pipeline)
+{
+    const struct pipeline *active = pipeline->predecessor != NULL ? pipeline->predecessor : pipeline;
+    metric_set(pipeline->host.counters.oldest,
+               age_seconds(atomic_load_explicit(&active->host.oldest_us, memory_order_relaxed)));
+    metric_set(pipeline->host.counters.state,
+               atomic_load_explicit(&active->host.state, memory_order_relaxed));
 }
 
 static void collect(void *argument)
 {
     struct pipeline *pipeline = argument;
     size_t depth = pipeline->subscriber != NULL ? bus_depth(pipeline->subscriber) : 0;
-    tell_gauges(pipeline, depth, in_hand(pipeline));
+    tell_waiting(pipeline, depth, in_hand(pipeline));
+    if (pipeline->subscriber != NULL)
+        tell_state(pipeline);
 }
 
 /* Argument of lua_cpcall: the pipeline. Loads its definition and makes the loop of it. */
@@ -181,6 +160,7 @@ static void *run(void *argument)
     pthread_mutex_unlock(&pipeline->mutex);
     if (loaded)
         loop_run(pipeline->loop);
+    settle_letters(&pipeline->host);
     script_free(pipeline->host.script);
     return NULL;
 }
@@ -327,13 +307,17 @@ struct pipeline *pipeline_new(const struct pipeline_settings *settings, struct e
     struct host *host = &pipeline->host;
     host->pipeline_name = pipeline->name;
     host->max_decoded_bytes = settings->max_decoded_bytes;
-    host->metrics = settings->metrics;
+    host->dead_letters = settings->dead_letters;
+    host->keeps_events = bus_keeps_events(settings->bus);
+    host->no_delivery = settings->no_delivery;
+    host->settled = settings->settled;
+    host->settled_argument = settings->settled_argument;
     host->loop = pipeline->loop;
     host->on_drained = on_drained;
     host->on_closed = on_closed;
     host_setup(host);
     loop_timer_init(&pipeline->close_timer, pipeline->loop, on_close_timeout, pipeline);
-    make_metrics(pipeline, settings);
+    counters_make(&host->counters, settings->metrics, pipeline->name);
 
     start_thread(pipeline);
     pipeline->settings = NULL;
@@ -343,7 +327,7 @@ struct pipeline *pipeline_new(const struct pipeline_settings *settings, struct e
         release(pipeline);
         return NULL;
     }
-    metrics_on_collect(host->metrics, collect, pipeline);
+    metrics_on_collect(host->counters.metrics, collect, pipeline);
     return pipeline;
 }
 
@@ -358,13 +342,22 @@ static struct subscriber_settings subscription(struct pipeline *pipeline)
         .name = pipeline->name,
         .max_events = pipeline->buffer_events,
         .max_bytes = pipeline->buffer_bytes,
-        .received = pipeline->received,
-        .dropped = pipeline->host.dropped,
+        .received = pipeline->host.counters.received,
+        .dropped = pipeline->host.counters.results[OUTCOME_DROPPED],
         .wake = wake,
         .wake_argument = pipeline,
     };
-    memcpy(settings.dropped_by, pipeline->dropped_by, sizeof settings.dropped_by);
+    memcpy(settings.dropped_by, pipeline->host.counters.dropped_by, sizeof settings.dropped_by);
     return settings;
+}
+
+/* What an earlier pipeline of this name left on the bus is counted as waiting still; the subscription has just counted it as received once more. */
+static void forget_kept(const struct pipeline *pipeline)
+{
+    const struct counters *counters = &pipeline->host.counters;
+    int64_t kept = metric_value(counters->waiting);
+    metric_add(counters->received, -kept);
+    metric_add(counters->waiting, -kept);
 }
 
 bool pipeline_start(struct pipeline *pipeline, struct error *error)
@@ -374,6 +367,8 @@ bool pipeline_start(struct pipeline *pipeline, struct error *error)
     if (pipeline->subscriber == NULL)
         return false;
     pipeline->host.subscriber = pipeline->subscriber;
+    if (pipeline->host.keeps_events)
+        forget_kept(pipeline);
     loop_post(pipeline->loop, begin, pipeline);
     return true;
 }
@@ -414,19 +409,24 @@ size_t pipeline_free(struct pipeline *pipeline)
     assert(pipeline->predecessor == NULL);
     loop_post(pipeline->loop, begin_stop, pipeline);
     pthread_join(pipeline->thread, NULL);
-    metrics_remove_collect(host->metrics, collect, pipeline);
+    metrics_remove_collect(host->counters.metrics, collect, pipeline);
     if (successor != NULL)
         host_bequeath(host, &successor->host);
-    size_t lost = bus_keeps_events(pipeline->bus) ? 0 : in_hand(pipeline);
-    if (pipeline->subscriber != NULL)
+    size_t hand = in_hand(pipeline), lost = host->keeps_events ? 0 : hand;
+    size_t kept = host->keeps_events ? hand : 0;
+    if (pipeline->subscriber != NULL) {
+        kept += host->keeps_events ? bus_depth(pipeline->subscriber) : 0;
         lost += bus_unsubscribe(pipeline->subscriber);
+        metric_set(host->counters.oldest, 0);
+        metric_set(host->counters.state, 0);
+    }
     if (lost > 0) {
-        host_count_drop(host, "shutdown", lost);
+        counters_add(&host->counters, OUTCOME_DROPPED, "shutdown", lost);
         log_warn("events dropped: the pipeline was stopped before they were delivered",
                  log_string("pipeline", pipeline->name), log_integer("events", (int64_t)lost),
                  log_string("setting", "shutdown_timeout"));
     }
-    tell_gauges(pipeline, 0, 0);
+    tell_waiting(pipeline, 0, kept);
     if (successor != NULL) {
         successor->predecessor = NULL;
         loop_post(successor->loop, begin, successor);

@@ -2,6 +2,8 @@
 --
 -- A delivery has a stack of batches, at first one. The top one is tried until it is settled; `split` puts its halves in its place. So a delivery holds what it began with and never more,
 -- and ends when the stack is empty, or without another try when the pipeline retires.
+--
+-- While the pipeline drains what cannot be delivered at once is tried again for as long as there is time, or left on a bus that keeps events: the first failure then ends all deliveries.
 local batch = require "llmproxy.pipeline.batch"
 local reports = require "llmproxy.pipeline.reports"
 local time = require "llmproxy.time"
@@ -13,6 +15,12 @@ local LONGEST_WAIT = 86400
 -- While the pipeline drains there is little time left: waits are no longer than this, and one that is under way ends within STEP.
 local LONGEST_WAIT_DRAINING, STEP = 1, 0.1
 
+-- Of a reason that is kept with an event, in bytes.
+local LONGEST_REASON = 1000
+
+-- What metrics say about a delivery.
+local DELIVERS, TRIES_AGAIN, IS_PAUSED = 0, 1, 2
+
 local OK = { verdict = "ok" }
 local VERDICTS = { ok = true, retry = true, split = true, reject = true, pause = true, partial = true }
 
@@ -20,7 +28,9 @@ local VERDICTS = { ok = true, retry = true, split = true, reject = true, pause =
 ---@field items llmproxy.pipeline.item[]
 ---@field attempts integer
 ---@field failures integer in a row
----@field first number? when it was tried first
+---@field since number? when it was tried first, later by the pauses it had: how old it is
+---@field first number? when it was tried first, in seconds since 1970
+---@field last number? when it was tried last
 
 -- Why the indexes of a partial verdict are none, if so.
 local function wrong_indexes(verdict, count)
@@ -56,7 +66,8 @@ local function read_verdict(count, fine, result, message)
 end
 
 local function tray_of(items, parent)
-  return { items = items, attempts = parent and parent.attempts or 0, failures = 0, first = parent and parent.first }
+  local from = parent or { attempts = 0 }
+  return { items = items, attempts = from.attempts, failures = 0, since = from.since, first = from.first, last = from.last }
 end
 
 local function halves(tray)
@@ -72,16 +83,33 @@ end
 ---@param definition table from llmproxy.config
 ---@param host table see src/pipeline/host.h
 ---@param report fun(level: string, subject: string, message: string, fields: table)
----@param finish fun(item: llmproxy.pipeline.item, reason: string?, why: string?) settles an item: delivered, or dropped for a reason
----@return { start: fun(items: llmproxy.pipeline.item[]), in_flight: fun(): integer, each_open: fun(visit: fun(items: llmproxy.pipeline.item[])) }
+---@param finish fun(item: llmproxy.pipeline.item, failure: llmproxy.pipeline.failure?) settles an item: delivered, or failed
+---@return { start: fun(items: llmproxy.pipeline.item[]), in_flight: fun(): integer, has_given_up: fun(): boolean, each_open: fun(visit: fun(items: llmproxy.pipeline.item[])) }
 function delivery.new(definition, host, report, finish)
-  local dispatcher, retry = definition.dispatcher.object, definition.retry
+  local retry = definition.retry
+  local dispatcher = host.no_delivery and { deliver = function() end } or definition.dispatcher.object
   local make_batch = batch.maker(host)
-  local in_flight, paused = 0, false
-  local stacks = {} -- that are not empty, the oldest first
+  local in_flight, paused, given_up = 0, false, false
+  local stacks = {} -- that are not empty, the oldest first; state: what metrics say
 
-  local function finish_all(stack, tray, reason, why)
-    for _, item in ipairs(tray.items) do finish(item, reason, why) end
+  local function ends() return given_up or host.retiring() end
+
+  local function tell(stack, state)
+    stack.state = state
+    local worst = DELIVERS
+    for _, other in ipairs(stacks) do worst = math.max(worst, other.state) end
+    host.state(worst)
+  end
+
+  local function failure_of(tray, reason, why)
+    return {
+      reason = reason, error = why ~= nil and reports.text(why, LONGEST_REASON) or nil, where = definition.dispatcher.name,
+      tries = tray.attempts, first = tray.first, last = tray.last,
+    }
+  end
+
+  local function finish_all(stack, tray, failure)
+    for _, item in ipairs(tray.items) do finish(item, failure) end
     stack[#stack] = nil
   end
 
@@ -92,15 +120,33 @@ function delivery.new(definition, host, report, finish)
     }
   end
 
-  -- Sleeps for so many seconds, at least for `least`; less when draining begins; no more when the pipeline retires.
-  local function nap(seconds, least)
+  -- Sleeps for so many seconds, at least for `least`; less when draining begins; no more when the deliveries are to end, or with the pause that is slept out.
+  local function nap(seconds, least, pausing)
     local now, draining = time.monotonic(), host.draining()
     if draining then seconds = math.max(least, math.min(seconds, LONGEST_WAIT_DRAINING)) end
     local due, earliest = now + seconds, now + least
-    while not host.retiring() do
+    while not ends() and (paused or not pausing) do
       time.sleep(math.max(0, math.min(due - now, STEP)))
       now = time.monotonic()
       if now >= due or (not draining and now >= earliest and host.draining()) then break end
+    end
+  end
+
+  -- Whether a batch that failed is left where the bus keeps it.
+  local function gives_up(tray, outcome)
+    if not (host.keeps_events and host.draining()) then return false end
+    if not given_up then report("warn", "left", "the pipeline ends before its destination takes the events: they stay on the bus until the next start", describe(tray, outcome)) end
+    given_up = true
+    host.wake()
+    return true
+  end
+
+  -- The destination takes something: whoever sleeps out a pause need not any more.
+  local function accepted(stack)
+    tell(stack, DELIVERS)
+    if paused then
+      paused = false
+      report("info", "delivering", "the pipeline delivers again", { dispatcher = definition.dispatcher.name })
     end
   end
 
@@ -108,14 +154,11 @@ function delivery.new(definition, host, report, finish)
 
   function handle.ok(stack, tray)
     finish_all(stack, tray)
-    if paused then
-      paused = false
-      report("info", "delivering", "the pipeline delivers again", { dispatcher = definition.dispatcher.name })
-    end
+    accepted(stack)
   end
 
   function handle.reject(stack, tray, outcome)
-    finish_all(stack, tray, "rejected", outcome.reason)
+    finish_all(stack, tray, failure_of(tray, "rejected", outcome.reason))
   end
 
   function handle.split(stack, tray, outcome)
@@ -127,26 +170,30 @@ function delivery.new(definition, host, report, finish)
 
   -- Full jitter: many pipelines that failed together do not come back together. The last try is when the events become too old, unless the destination wants to be left alone until later.
   function handle.retry(stack, tray, outcome)
-    local left = (retry.max_age or math.huge) - (time.monotonic() - tray.first)
+    local left = (retry.max_age or math.huge) - (time.monotonic() - tray.since)
     local after = math.min(outcome.after or 0, LONGEST_WAIT)
-    if left <= 0 or after > left then return finish_all(stack, tray, "expired", outcome.reason) end
+    if left <= 0 or after > left then return finish_all(stack, tray, failure_of(tray, "expired", outcome.reason)) end
+    if gives_up(tray, outcome) then return end
     local longest = math.min(retry.max_delay, retry.min_delay * 2 ^ tray.failures, left)
     local delay = math.max(after, math.random() * longest)
     tray.failures = tray.failures + 1
+    tell(stack, TRIES_AGAIN)
     report("warn", "retry", "events could not be delivered: another try follows", describe(tray, outcome, delay))
     nap(delay, after)
   end
 
   -- Not the events are at fault but the settings: nothing gets old while somebody mends them.
   function handle.pause(stack, tray, outcome)
+    if gives_up(tray, outcome) then return end
     if not paused then
       paused = true
       report("error", "pause", "the pipeline is paused: its destination refuses it, check address and credentials; nothing is lost while the queue has room", describe(tray, outcome, retry.max_delay))
     end
+    tell(stack, IS_PAUSED)
     local began = time.monotonic()
-    nap(retry.max_delay, 0)
+    nap(retry.max_delay, 0, true)
     local lasted = time.monotonic() - began
-    for _, waiting in ipairs(stack) do waiting.first = waiting.first and waiting.first + lasted end
+    for _, waiting in ipairs(stack) do waiting.since = waiting.since and waiting.since + lasted end
   end
 
   function handle.partial(stack, tray, outcome)
@@ -156,12 +203,15 @@ function delivery.new(definition, host, report, finish)
       if again[index] then
         items[#items + 1] = item
       elseif rejected[index] ~= nil then
-        finish(item, "rejected", rejected[index])
+        finish(item, failure_of(tray, "rejected", rejected[index]))
       else
         finish(item)
       end
     end
-    if #items < #tray.items then tray.failures = 0 end
+    if #items < #tray.items then
+      tray.failures = 0
+      accepted(stack)
+    end
     tray.items = items
     if items[1] then return handle.retry(stack, tray, outcome) end
     stack[#stack] = nil
@@ -170,9 +220,12 @@ function delivery.new(definition, host, report, finish)
   local function try(tray)
     tray.attempts = tray.attempts + 1
     local started = time.monotonic()
-    tray.first = tray.first or started
-    local outcome = read_verdict(#tray.items, host.forget(xpcall(dispatcher.deliver, host.note, dispatcher, make_batch(tray.items, tray.attempts))))
-    host.observe(time.monotonic() - started)
+    tray.since, tray.last = tray.since or started, time.now()
+    tray.first = tray.first or tray.last
+    local given = make_batch(tray.items, tray.attempts)
+    local bytes = given.bytes
+    local outcome = read_verdict(#tray.items, host.forget(xpcall(dispatcher.deliver, host.note, dispatcher, given)))
+    host.observe(time.monotonic() - started, #tray.items, bytes)
     return outcome
   end
 
@@ -187,7 +240,7 @@ function delivery.new(definition, host, report, finish)
       end
       if tray then handle.split(stack, tray, outcome) end
     end
-    while stack[1] and not host.retiring() do
+    while stack[1] and not ends() do
       local tray = stack[#stack]
       local outcome = try(tray)
       time.sleep(0) -- what follows shall not be stopped for the time that deliver took
@@ -196,18 +249,20 @@ function delivery.new(definition, host, report, finish)
     for index = 1, stack[1] and 0 or #stacks do
       if stacks[index] == stack then table.remove(stacks, index) break end
     end
+    tell(stack, DELIVERS)
     in_flight = in_flight - 1
     host.wake()
   end
 
   return {
     start = function(items)
-      local stack = { tray_of(items) }
+      local stack = { state = DELIVERS, tray_of(items) }
       stacks[#stacks + 1] = stack
       host.spawn(work, stack) -- in the loop's next turn
       in_flight = in_flight + 1
     end,
     in_flight = function() return in_flight end,
+    has_given_up = function() return given_up end,
     each_open = function(visit)
       for _, stack in ipairs(stacks) do
         for index = #stack, 1, -1 do visit(stack[index].items) end
