@@ -629,10 +629,20 @@ bool transport_is_quiet(struct transport *transport)
            SSL_has_pending(transport->ssl) == 0;
 }
 
+static bool polls(struct transport *transport, short events)
+{
+    struct pollfd poller = {.fd = transport->fd, .events = events};
+    return poll(&poller, 1, 0) > 0 && (poller.revents & events) != 0;
+}
+
 bool transport_peer_is_gone(struct transport *transport)
 {
-    struct pollfd poller = {.fd = transport->fd, .events = POLLRDHUP};
-    return poll(&poller, 1, 0) > 0 && (poller.revents & (POLLRDHUP | POLLERR | POLLHUP)) != 0;
+    return polls(transport, POLLRDHUP | POLLERR | POLLHUP);
+}
+
+bool transport_is_reset(struct transport *transport)
+{
+    return polls(transport, POLLERR | POLLHUP);
 }
 
 int transport_fd(const struct transport *transport)

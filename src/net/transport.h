@@ -75,6 +75,8 @@ void transport_shutdown_write(struct transport *transport);
 bool transport_is_quiet(struct transport *transport);
 /* For a connection whose reading is off: has the peer closed or reset (poll with POLLRDHUP)? */
 bool transport_peer_is_gone(struct transport *transport);
+/* The same, but a peer that has closed only its side may still read. */
+bool transport_is_reset(struct transport *transport);
 
 int transport_fd(const struct transport *transport);
 /* Bytes the transport has given to the kernel, ever. */

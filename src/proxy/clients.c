@@ -106,7 +106,8 @@ void clients_sweep(struct worker *worker)
     for (struct client *client = worker->busy.first; client != NULL; client = next) {
         next = client->next;
         if (client->state == CLIENT_EXCHANGE && !transport_is_reading(client->transport) &&
-            !client_may_half_close(client) && transport_peer_is_gone(client->transport)) {
+            (client_may_half_close(client) ? transport_is_reset(client->transport)
+                                           : transport_peer_is_gone(client->transport))) {
             exchange_client_left(client->exchange, "the client closed the connection");
         }
     }

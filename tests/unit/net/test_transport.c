@@ -799,6 +799,7 @@ static void a_closed_connection_is_not_quiet(void **state)
     peer_end();
     assert_false(transport_is_quiet(transport));
     assert_true(transport_peer_is_gone(transport));
+    assert_false(transport_is_reset(transport));
 }
 
 static void a_reset_connection_is_not_quiet(void **state)
@@ -807,6 +808,7 @@ static void a_reset_connection_is_not_quiet(void **state)
     close_with_reset(peer_fd);
     peer_fd = -1;
     assert_true(transport_peer_is_gone(transport));
+    assert_true(transport_is_reset(transport));
     assert_false(transport_is_quiet(transport));
 }
 
