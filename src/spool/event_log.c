@@ -1,6 +1,5 @@
 /*
- * event_log: the writer's side. A segment is made under another name, and renamed when its header is durable; so every file with a segment's name has been one. Room is taken ahead in steps: a full disk is
- * seen before anything of a batch is written, and a sync has no new size to write each time. Records are gathered by reference and written by one call.
+ * event_log: the writer's side. Records are gathered by reference and written by one call, into room that was taken before; a thread beside may sync meanwhile.
  */
 #include "spool/event_log.h"
 
@@ -12,7 +11,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -21,9 +19,7 @@
 #include "spool/folder.h"
 #include "spool/recovery.h"
 #include "spool/segment.h"
-
-#define ALLOCATION_STEP ((uint64_t)4 << 20)
-#define LOCK_NAME       "lock"
+#include "spool/segment_file.h"
 
 struct staged {
     char head[EVENT_LOG_FRAME_HEAD];
@@ -33,12 +29,10 @@ struct staged {
 struct event_log {
     char *path;
     int folder, lock;
-    uint64_t segment_bytes;
 
     /* The writer's. */
-    uint64_t end;       /* of the frames in the present segment */
-    uint64_t allocated; /* its size */
-    bool cannot_allocate;
+    uint64_t end; /* of the frames in the present segment */
+    struct segment_room room;
     struct staged *staged;
     size_t staged_count, staged_capacity;
     struct iovec *pieces;
@@ -57,126 +51,14 @@ struct event_log {
     size_t count, capacity;
 };
 
-static bool is_full(int code)
-{
-    return code == ENOSPC || code == EDQUOT;
-}
-
-/* The lock and the folder ------------------------------------------------------------------------------------------------------------------------------------------ */
-
-static int lock_folder(int folder, const char *path, struct error *error)
-{
-    char pid[24] = "";
-    int fd = folder_open_file(folder, path, LOCK_NAME, O_RDWR | O_CREAT, error);
-    if (fd < 0)
-        return -1;
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-        int code = errno;
-        ssize_t got = pread(fd, pid, sizeof pid - 1, 0);
-        pid[got > 0 ? strcspn(pid, "\n") : 0] = '\0';
-        if (code == EWOULDBLOCK)
-            error_set(error, "%s is used by another process (pid %s): stop it, or use another folder", path,
-                      pid[0] != '\0' ? pid : "unknown");
-        else
-            error_set(error, "%s/%s: cannot be locked: %s", path, LOCK_NAME, strerror(code));
-        close(fd);
-        return -1;
-    }
-    int size = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
-    if (ftruncate(fd, 0) != 0 || pwrite(fd, pid, (size_t)size, 0) != size)
-        log_warn("the lock file does not tell our process id", log_string("folder", path),
-                 log_string("error", strerror(errno)));
-    return fd;
-}
-
 /* Segments ---------------------------------------------------------------------------------------------------------------------------------------------------------- */
-
-/* Takes room up to `wanted`, and some ahead. */
-static enum event_log_result allocate(struct event_log *log, int fd, uint64_t *allocated, uint64_t wanted)
-{
-    uint64_t ahead = *allocated + ALLOCATION_STEP;
-    if (log->cannot_allocate || wanted <= *allocated)
-        return EVENT_LOG_DONE;
-    if (ahead > log->segment_bytes)
-        ahead = log->segment_bytes;
-    for (uint64_t size = ahead > wanted ? ahead : wanted;;) {
-        if (fallocate(fd, 0, (off_t)*allocated, (off_t)(size - *allocated)) == 0) {
-            *allocated = size;
-            return EVENT_LOG_DONE;
-        }
-        if (errno == EINTR)
-            continue;
-        if (errno == EOPNOTSUPP || errno == ENOSYS) {
-            log->cannot_allocate = true;
-            return EVENT_LOG_DONE;
-        }
-        if (!is_full(errno))
-            return EVENT_LOG_FAILED;
-        if (size > wanted) {
-            size = wanted;
-            continue;
-        }
-        /* A part may have been had: it is given back. */
-        if (ftruncate(fd, (off_t)*allocated) != 0)
-            return EVENT_LOG_FAILED;
-        errno = ENOSPC;
-        return EVENT_LOG_FULL;
-    }
-}
-
-static bool write_whole(int fd, const char *data, size_t size)
-{
-    size_t done = 0;
-    while (done < size) {
-        ssize_t wrote = pwrite(fd, data + done, size - done, (off_t)done);
-        if (wrote < 0 && errno == EINTR)
-            continue;
-        if (wrote <= 0)
-            return false;
-        done += (size_t)wrote;
-    }
-    return true;
-}
-
-/* Makes a segment's file durable under its name; one that has that name is gone then. -1: errno. */
-static int make_file(struct event_log *log, uint64_t first, uint64_t *allocated)
-{
-    char header[SEGMENT_HEADER_SIZE], name[SEGMENT_NAME_SIZE];
-    char making[SEGMENT_NAME_SIZE + sizeof SEGMENT_NEW_SUFFIX];
-    struct error error;
-    segment_name(first, name);
-    snprintf(making, sizeof making, "%s%s", name, SEGMENT_NEW_SUFFIX);
-    unlinkat(log->folder, making, 0);
-    int fd = folder_open_file(log->folder, log->path, making, O_RDWR | O_CREAT | O_EXCL, &error);
-    if (fd < 0)
-        return -1;
-    *allocated = 0;
-    segment_write_header(header, first, clock_realtime_us());
-    enum event_log_result room = allocate(log, fd, allocated, sizeof header);
-    int code = errno;
-    if (room == EVENT_LOG_DONE && write_whole(fd, header, sizeof header) && fdatasync(fd) == 0 &&
-        renameat(log->folder, making, log->folder, name) == 0) {
-        if (*allocated < sizeof header)
-            *allocated = sizeof header;
-        if (folder_sync(log->folder, log->path, &error))
-            return fd;
-        code = errno;
-        unlinkat(log->folder, name, 0);
-    } else {
-        code = room == EVENT_LOG_DONE ? errno : code;
-        unlinkat(log->folder, making, 0);
-    }
-    close(fd);
-    errno = code;
-    return -1;
-}
 
 /* The next record goes to a new segment, which begins with this sequence. */
 static enum event_log_result begin_segment(struct event_log *log, uint64_t first)
 {
-    uint64_t allocated;
-    int fd = make_file(log, first, &allocated);
-    if (fd < 0 && is_full(errno))
+    struct segment_room room = log->room;
+    int fd = segment_make(log->folder, log->path, first, &room);
+    if (fd < 0 && segment_disk_is_full(errno))
         return EVENT_LOG_FULL;
     if (fd < 0) {
         log_error("cannot begin a segment", log_string("folder", log->path),
@@ -200,9 +82,9 @@ static enum event_log_result begin_segment(struct event_log *log, uint64_t first
         log->segments = xrealloc(log->segments, log->capacity * sizeof *log->segments);
     }
     log->segments[log->count++] = (struct event_log_segment){
-        .first = first, .last = first - 1, .bytes = allocated, .changed_us = clock_realtime_us()};
+        .first = first, .last = first - 1, .bytes = room.size, .changed_us = clock_realtime_us()};
     pthread_mutex_unlock(&log->mutex);
-    log->allocated = allocated;
+    log->room = room;
     log->end = SEGMENT_HEADER_SIZE;
     log->last = first - 1;
     log->next = first;
@@ -236,7 +118,7 @@ struct event_log *event_log_open(const struct event_log_settings *settings,
     struct event_log *log = xcalloc(1, sizeof *log);
     *recovery = (struct event_log_recovery){0};
     log->path = xstrdup(settings->folder);
-    log->segment_bytes = settings->segment_bytes;
+    log->room.limit = settings->segment_bytes; /* of a segment */
     log->fd = log->lock = -1;
     pthread_mutex_init(&log->syncing, NULL);
     pthread_mutex_init(&log->removing, NULL);
@@ -244,13 +126,13 @@ struct event_log *event_log_open(const struct event_log_settings *settings,
     log->folder = folder_open(log->path, true, error);
     if (log->folder < 0)
         goto fail;
-    log->lock = lock_folder(log->folder, log->path, error);
+    log->lock = folder_lock(log->folder, log->path, error);
     if (log->lock < 0 || !log_recover(log->folder, log->path, &found, recovery, error))
         goto fail;
     log->segments = found.segments;
     log->count = log->capacity = found.count;
     log->fd = found.fd;
-    log->end = log->allocated = found.end;
+    log->end = log->room.size = found.end;
     log->next = found.next;
     log->last = found.next - 1;
     if (!folder_sync(log->folder, log->path, error))
@@ -273,8 +155,8 @@ void event_log_close(struct event_log *log)
     if (log == NULL)
         return;
     const struct event_log_segment *present = &log->segments[log->count - 1];
-    if (!log->given_up && log->allocated > log->end)
-        log_cut_segment(log->fd, log->end, present->changed_us);
+    if (!log->given_up && log->room.size > log->end)
+        segment_cut(log->fd, log->end, present->changed_us);
     free_log(log);
 }
 
@@ -295,7 +177,7 @@ bool event_log_add(struct event_log *log, const struct iovec *pieces, size_t cou
         length += pieces[i].iov_len;
     assert(length > 0 && length <= EVENT_LOG_MAX_PAYLOAD);
     uint64_t begin = log->end + log->staged_bytes, size = EVENT_LOG_FRAME_HEAD + length;
-    if (begin > SEGMENT_HEADER_SIZE && begin + size > log->segment_bytes)
+    if (begin > SEGMENT_HEADER_SIZE && begin + size > log->room.limit)
         return false;
 
     log->staged = make_room(log->staged, log->staged_count + 1, &log->staged_capacity, sizeof *log->staged);
@@ -348,8 +230,8 @@ static enum event_log_result give_up(struct event_log *log, const char *what, in
 /* Nothing of a batch that could not be written stays. */
 static enum event_log_result undo_write(struct event_log *log, int code)
 {
-    if (is_full(code) && ftruncate(log->fd, (off_t)log->end) == 0) {
-        log->allocated = log->end;
+    if (segment_disk_is_full(code) && ftruncate(log->fd, (off_t)log->end) == 0) {
+        log->room.size = log->end;
         return EVENT_LOG_FULL;
     }
     return give_up(log, "cannot write a segment", code);
@@ -364,7 +246,7 @@ enum event_log_result event_log_write(struct event_log *log)
     if (log->given_up) {
         result = EVENT_LOG_FAILED;
     } else if (size > 0) {
-        result = allocate(log, log->fd, &log->allocated, log->end + size);
+        result = segment_take_room(log->fd, &log->room, log->end + size);
         if (result == EVENT_LOG_FAILED)
             give_up(log, "cannot take room for a segment", errno);
         else if (result == EVENT_LOG_DONE && !write_pieces(log))
@@ -377,12 +259,12 @@ enum event_log_result event_log_write(struct event_log *log)
         log->last = last;
     }
     log->next = log->last + 1;
-    if (log->allocated < log->end)
-        log->allocated = log->end;
+    if (log->room.size < log->end)
+        log->room.size = log->end;
     pthread_mutex_lock(&log->mutex);
     struct event_log_segment *present = &log->segments[log->count - 1];
     present->last = log->last;
-    present->bytes = log->allocated;
+    present->bytes = log->room.size;
     if (result == EVENT_LOG_DONE && size > 0)
         present->changed_us = clock_realtime_us();
     pthread_mutex_unlock(&log->mutex);
@@ -414,7 +296,7 @@ static void shorten_closed(struct event_log *log, int fd, uint64_t end, uint64_t
         }
     }
     pthread_mutex_unlock(&log->mutex);
-    if (changed_us != 0 && !log_cut_segment(fd, end, changed_us))
+    if (changed_us != 0 && !segment_cut(fd, end, changed_us))
         log_warn("cannot shorten a segment", log_string("folder", log->path),
                  log_string("error", strerror(errno)));
 }

@@ -123,8 +123,10 @@ static bool look(struct event_log_reader *reader, uint64_t last, struct error *e
             reader->settled = false;
             return false;
         }
-        if (reader->scan.fd >= 0 && was_replaced(reader))
+        if (reader->scan.fd >= 0 && was_replaced(reader)) {
             close_segment(reader);
+            reader->first--; /* to be opened once more */
+        }
     }
     if (reader->scan.fd >= 0)
         reader->scan.limit = first_behind(&reader->list, reader->first);

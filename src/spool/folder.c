@@ -6,8 +6,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/log.h"
+
+#define LOCK_NAME "lock"
 
 static const char *reason(int code)
 {
@@ -84,4 +90,29 @@ bool folder_list(int folder, const char *path, void (*visit)(void *argument, con
     if (code != 0)
         error_set(error, "%s: %s", path, strerror(code));
     return code == 0;
+}
+
+int folder_lock(int folder, const char *path, struct error *error)
+{
+    char pid[24] = "";
+    int fd = folder_open_file(folder, path, LOCK_NAME, O_RDWR | O_CREAT, error);
+    if (fd < 0)
+        return -1;
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        int code = errno;
+        ssize_t got = pread(fd, pid, sizeof pid - 1, 0);
+        pid[got > 0 ? strcspn(pid, "\n") : 0] = '\0';
+        if (code == EWOULDBLOCK)
+            error_set(error, "%s is used by another process (pid %s): stop it, or use another folder", path,
+                      pid[0] != '\0' ? pid : "unknown");
+        else
+            error_set(error, "%s/%s: cannot be locked: %s", path, LOCK_NAME, strerror(code));
+        close(fd);
+        return -1;
+    }
+    int size = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, pid, (size_t)size, 0) != size)
+        log_warn("the lock file does not tell our process id", log_string("folder", path),
+                 log_string("error", strerror(errno)));
+    return fd;
 }

@@ -16,5 +16,7 @@ bool folder_sync(int folder, const char *path, struct error *error);
 /* Calls visit with each name in it, in no order. */
 bool folder_list(int folder, const char *path, void (*visit)(void *argument, const char *name),
                  void *argument, struct error *error);
+/* Locks the folder by the file "lock" in it, until the descriptor is closed; the file tells our process id. -1: *error, another process has it. */
+int folder_lock(int folder, const char *path, struct error *error);
 
 #endif

@@ -15,6 +15,7 @@
 #include "base/memory.h"
 #include "spool/folder.h"
 #include "spool/segment.h"
+#include "spool/segment_file.h"
 
 #define CORRUPT_SUFFIX        ".corrupt"
 #define MAX_CORRUPT           8 /* more are not kept aside: they would fill the disk */
@@ -141,16 +142,6 @@ static bool check_closed(struct finding *finding, size_t index, struct error *er
     return true;
 }
 
-bool log_cut_segment(int fd, uint64_t size, uint64_t changed_us)
-{
-    struct timespec changed = {.tv_sec = (time_t)(changed_us / MICROS_PER_SECOND),
-                               .tv_nsec = (long)(changed_us % MICROS_PER_SECOND) * NANOS_PER_MICROSECOND};
-    bool cut = ftruncate(fd, (off_t)size) == 0;
-    if (cut)
-        futimens(fd, (struct timespec[]){changed, changed});
-    return cut;
-}
-
 /* How many bytes there are from offset to the last one that is not zero. */
 static uint64_t measure_tail(int fd, uint64_t offset)
 {
@@ -217,7 +208,7 @@ static bool mend_last(struct finding *finding, struct error *error)
         if (torn > 0)
             log_warn("cut off what was being written when the process ended", log_string("file", name),
                      log_integer("offset", (int64_t)scan.offset), log_integer("bytes", (int64_t)torn));
-        if (!log_cut_segment(fd, scan.offset, segment->changed_us))
+        if (!segment_cut(fd, scan.offset, segment->changed_us))
             goto fail;
         segment->bytes = scan.offset;
     }

@@ -6,8 +6,6 @@
 
 #include "spool/event_log.h"
 
-#define SEGMENT_NEW_SUFFIX ".new" /* a segment in the making: no segment yet */
-
 struct recovered_log {
     struct event_log_segment *segments; /* the oldest first */
     size_t count;
@@ -19,7 +17,5 @@ struct recovered_log {
 /* folder is locked, path is its name. False: *error, and nothing to free. */
 bool log_recover(int folder, const char *path, struct recovered_log *found,
                  struct event_log_recovery *recovery, struct error *error);
-/* Shortens a segment to what it holds; it keeps the time of its last record. */
-bool log_cut_segment(int fd, uint64_t size, uint64_t changed_us);
 
 #endif
