@@ -66,7 +66,9 @@ enum {
     FLAG_RESPONSE_TRUNCATED = 2,
     FLAG_STREAMED = 4,
     FLAG_REQUEST_KEPT = 8,
-    FLAG_RESPONSE_KEPT = 16
+    FLAG_RESPONSE_KEPT = 16,
+    FLAG_REQUEST_DECODED = 32,
+    FLAG_RESPONSE_DECODED = 64
 };
 
 struct event_record {
@@ -165,7 +167,9 @@ static uint64_t flags_of(const struct event_fields *fields)
     return (fields->request_truncated ? FLAG_REQUEST_TRUNCATED : 0u) |
            (fields->response_truncated ? FLAG_RESPONSE_TRUNCATED : 0u) |
            (fields->streamed ? FLAG_STREAMED : 0u) | (fields->request_kept ? FLAG_REQUEST_KEPT : 0u) |
-           (fields->response_kept ? FLAG_RESPONSE_KEPT : 0u);
+           (fields->response_kept ? FLAG_RESPONSE_KEPT : 0u) |
+           (fields->request_decoded ? FLAG_REQUEST_DECODED : 0u) |
+           (fields->response_decoded ? FLAG_RESPONSE_DECODED : 0u);
 }
 
 static char *put_flat(char *at, struct event_fields *fields, size_t size, const struct event_record *event)
@@ -255,6 +259,8 @@ static bool set_number(struct event_fields *fields, uint16_t tag, uint64_t numbe
         fields->streamed = number & FLAG_STREAMED;
         fields->request_kept = number & FLAG_REQUEST_KEPT;
         fields->response_kept = number & FLAG_RESPONSE_KEPT;
+        fields->request_decoded = number & FLAG_REQUEST_DECODED;
+        fields->response_decoded = number & FLAG_RESPONSE_DECODED;
         return true;
     }
     *number_at(fields, (size_t)tag - TAG_FIRST_NUMBER) = number;

@@ -72,6 +72,8 @@ struct event_fields {
     /* Whether the body was kept at all: an empty body that was kept is "", one that was not (by configuration, for want of memory, or because there was no exchange of bodies) is
      * null. A body with bytes in it counts as kept whatever these say. */
     bool request_kept, response_kept;
+    /* The kept body has lost the coding that its headers tell of: an event that was read back from its JSON. */
+    bool request_decoded, response_decoded;
 };
 
 struct event_record;

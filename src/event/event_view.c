@@ -73,11 +73,15 @@ void event_view_make(struct event_view *view, const struct event_record *event, 
     *view = (struct event_view){.fields = fields};
     bool failed = fields->error_kind.data != NULL;
     struct slice all = {NULL, 0};
-    struct slice coding =
-        content_coding(fields->request_headers, fields->request_header_count, &view->request_coding);
+    struct slice coding = SLICE("");
+    if (!fields->request_decoded)
+        coding = content_coding(fields->request_headers, fields->request_header_count, &view->request_coding);
     view_body(&view->request, event_request_body(event), fields->request_kept, coding,
               fields->request_truncated || failed, max_decoded, &view->request_storage, &all);
-    coding = content_coding(fields->response_headers, fields->response_header_count, &view->response_coding);
+    coding = SLICE("");
+    if (!fields->response_decoded)
+        coding =
+            content_coding(fields->response_headers, fields->response_header_count, &view->response_coding);
     bool coded = view_body(&view->response, event_response_body(event), fields->response_kept, coding,
                            fields->response_truncated || failed, max_decoded, &view->response_storage, &all);
 
