@@ -176,8 +176,9 @@ static int trailer_octet(struct http_chunked *decoder, char octet, const char **
     }
 }
 
-static int end_size_line(struct http_chunked *decoder)
+static int end_size_line(struct http_chunked *decoder, bool bare_lf)
 {
+    decoder->bare_lf = bare_lf;
     decoder->digits = 0;
     decoder->line_bytes = 0;
     return decoder->remaining > 0 ? DATA : TRAILER_START;
@@ -192,15 +193,15 @@ static int tolerate(struct http_chunked *decoder, char octet)
     if (octet == '\n') {
         switch (state) {
         case SIZE:
-            return decoder->digits > 0 ? end_size_line(decoder) : MALFORMED;
+            return decoder->digits > 0 ? end_size_line(decoder, true) : MALFORMED;
         case SIZE_BLANK:
         case NAME:
         case VALUE:
         case QUOTED_END:
         case JUNK:
-            return end_size_line(decoder);
+            return end_size_line(decoder, true);
         case DATA_CR:
-            return SIZE;
+            return decoder->bare_lf ? SIZE : MALFORMED;
         case TRAILER_START:
             return END;
         case TRAILER_VALUE:
@@ -238,7 +239,7 @@ static int next_state(struct http_chunked *decoder, char octet, const char **rea
         return size_octet(decoder, octet, reason);
     }
     if (decoder->state == SIZE_LF) {
-        return octet == '\n' ? end_size_line(decoder) : fail(reason, "bare_cr");
+        return octet == '\n' ? end_size_line(decoder, false) : fail(reason, "bare_cr");
     }
     if (++decoder->extension_bytes > MAX_EXTENSION_BYTES) {
         return exceed(reason, "chunk_extensions_too_large");

@@ -3,7 +3,8 @@
  * of calls. Strict: no bare LF, no leading or trailing space, at most 16 hexadecimal digits below 2^63, extensions checked by their grammar and dropped
  * (at most 1 KiB a line, 16 KiB a message), trailers checked like fields and dropped (at most 8 KiB, 32 fields).
  *
- * From upstreams two oddities may be tolerated, since what leaves the proxy is framed anew: a bare LF as line end, and junk behind the size of a chunk that is not the last.
+ * From upstreams two oddities may be tolerated, since what leaves the proxy is framed anew: a bare LF as line end (behind data only where the line with its size ended so, too: else
+ * a CR of the data that was one byte short would be taken for the missing byte), and junk behind the size of a chunk that is not the last.
  */
 #ifndef HTTP_CHUNKED_H
 #define HTTP_CHUNKED_H
@@ -14,6 +15,7 @@ struct http_chunked {
     int state;          /* private; all zero is a decoder before its first byte */
     uint64_t remaining; /* of the current chunk */
     uint32_t digits, line_bytes, extension_bytes, trailer_bytes, trailer_fields;
+    bool bare_lf;   /* private: the line with the current chunk's size ended in one */
     bool tolerant;  /* set by the caller at the beginning: for responses */
     bool tolerated; /* an oddity was met: the connection must not be used again */
 };
