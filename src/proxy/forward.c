@@ -71,12 +71,17 @@ static bool route_replaces(const struct route *route, struct slice name)
     return route->sets_credential && redact_is_credential_field(name);
 }
 
-static bool is_forwarded_field(struct slice name)
+/* Of the fields about earlier hops: is it written anew, or does it come from somebody who is not believed? */
+static bool is_forwarded_field(struct slice name, bool trusted)
 {
+    static const struct slice prefix = {"x-forwarded-", 12};
     return slice_equal_nocase(name, SLICE("forwarded")) ||
            slice_equal_nocase(name, SLICE("x-forwarded-for")) ||
            slice_equal_nocase(name, SLICE("x-forwarded-proto")) ||
-           slice_equal_nocase(name, SLICE("x-forwarded-host"));
+           slice_equal_nocase(name, SLICE("x-forwarded-host")) ||
+           (!trusted && (slice_equal_nocase(name, SLICE("x-real-ip")) ||
+                         (name.size > prefix.size &&
+                          slice_equal_nocase((struct slice){name.data, prefix.size}, prefix))));
 }
 
 /* Fields that are written anew, or answered here. */
@@ -88,7 +93,8 @@ static bool is_ours(const struct forward_request *forward, struct slice name)
             return true;
         }
     }
-    return (forward->route->forwarded && is_forwarded_field(name)) || route_replaces(forward->route, name);
+    return (forward->route->forwarded && is_forwarded_field(name, forward->trusted)) ||
+           route_replaces(forward->route, name);
 }
 
 static void write_client_fields(const struct forward_request *forward, struct buffer *out)
@@ -221,12 +227,12 @@ static void add_ours(const struct forward_response *forward, struct buffer *scra
     if (forward->close) {
         http_fields_add(sent, SLICE("Connection"), SLICE("close"));
     }
-    if (http_fields_find(&response->fields, SLICE("date")) == NULL) {
+    if (http_fields_find(sent, SLICE("date")) == NULL) {
         char date[CLOCK_HTTP_DATE_SIZE];
         clock_format_http_date(clock_realtime_us(), date);
         add_made(sent, SLICE("Date"), scratch, date);
     }
-    if (http_fields_find(&response->fields, SLICE("x-request-id")) == NULL) {
+    if (http_fields_find(sent, SLICE("x-request-id")) == NULL) {
         add_made(sent, SLICE("X-Request-Id"), scratch, forward->request_id);
     }
 }

@@ -150,7 +150,8 @@ def test_networks_hold_for_the_client_that_is_named(start_proxy):
 
 def test_forwarded_adds_to_what_a_trusted_proxy_sent(start_proxy, upstream):
     proxy = start_proxy({"trusted_proxies": ["127.0.0.1"], "routes": [{"prefix": "/", "upstream": upstream.url, "forwarded": True}]})
-    sent = [("X-Forwarded-For", "1.2.3.4"), ("x-forwarded-for", "5.6.7.8"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "api.example"), ("Forwarded", "for=9.9.9.9")]
+    sent = [("X-Forwarded-For", "1.2.3.4"), ("x-forwarded-for", "5.6.7.8"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "api.example"), ("X-Forwarded-Port", "443"),
+            ("X-Real-IP", "1.2.3.4"), ("Forwarded", "for=9.9.9.9")]
     proxy.exchange("GET", "/", sent, host="inner.example")
     proxy.exchange("GET", "/", host="inner.example")
     with proxy.wire(source="127.0.0.2") as wire:
@@ -160,6 +161,7 @@ def test_forwarded_adds_to_what_a_trusted_proxy_sent(start_proxy, upstream):
         (["1.2.3.4, 5.6.7.8, 127.0.0.1"], ["https, http"], ["api.example, inner.example"])
     assert (bare.all("x-forwarded-for"), bare.all("x-forwarded-proto"), bare.all("x-forwarded-host")) == (["127.0.0.1"], ["http"], ["inner.example"])
     assert (other.all("x-forwarded-for"), other.all("x-forwarded-proto"), other.all("x-forwarded-host")) == (["127.0.0.2"], ["http"], ["inner.example"])
+    assert [(request.get("x-forwarded-port"), request.get("x-real-ip")) for request in upstream.requests] == [("443", "1.2.3.4"), (None, None), (None, None)]
     assert all(request.all("forwarded") == [] for request in upstream.requests)
     proxy.wait_events(3)
 
