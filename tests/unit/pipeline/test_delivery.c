@@ -336,6 +336,65 @@ static void draining_gives_what_waits_another_try(void **state)
     }
 }
 
+/* One that is not acknowledged comes again: nothing is gained by waiting. */
+static void draining_leaves_what_fails_on_a_bus_that_keeps_it(void **state)
+{
+    (void)state;
+    static const char *const answers[] = {"verdict.retry()", "verdict.retry { after = 3600 }",
+                                          "verdict.pause('wrong key')"};
+    for (size_t i = 0; i < 3; i++) {
+        struct world world = {0};
+        struct error error;
+        char *definition = xprintf(
+            "return pipeline { concurrency = 2, batch = { max_events = 1 }, deliver = function(batch)\n"
+            "  if ids(batch) == 'a' then hold() end\n"
+            "  record(('%%d %%s'):format(batch.attempt, ids(batch))) return %s\n"
+            "end, retry = { min_delay = 3600, max_delay = 3600 } }",
+            answers[i]);
+        world_setup(&world);
+        world.bus->keeps_events = true;
+        if (!world_try(&world, definition, &error))
+            fail_msg("%s", error.message);
+        for (const char *id = "abcde"; *id != '\0'; id++)
+            world_publish(&world, (char[]){*id, '\0'}, "");
+        world_wait_for(&world, "1 b");
+        world.released = i == 0; /* else a is under way when draining begins */
+        pipeline_drain(world.pipeline, world_on_drained, &world);
+        world.released = true;
+        assert_int_equal(sem_wait(&world.drained), 0);
+        assert_int_equal(world_metric(&world, WAITING), 5);
+        assert_null(memmem(buffer_data(&world.recorded), world.recorded.size, "3 ", 2));
+        assert_null(memmem(buffer_data(&world.recorded), world.recorded.size, "1 e", 3));
+        pipeline_free(world.pipeline);
+        world.pipeline = NULL;
+        world_stop(&world);
+        free(definition);
+    }
+}
+
+static void a_pause_ends_when_the_destination_accepts_something(void **state)
+{
+    (void)state;
+    struct world world = {0};
+    world_start(&world,
+                "return pipeline { concurrency = 2, batch = { max_events = 1 }, deliver = function(batch)\n"
+                "  record(('%d %s'):format(batch.attempt, ids(batch)))\n"
+                "  if ids(batch) == 'b' then hold() elseif batch.attempt == 1 then return "
+                "verdict.pause('answered 401') end\n"
+                "end, retry = { min_delay = 0.001, max_delay = 3600 } }");
+    world_publish(&world, "a", "");
+    world_publish(&world, "b", "");
+    world_wait_for(&world, "1 a");
+    world_wait_for(&world, "1 b");
+    while (world_metric(&world, "llm_proxy_pipeline_state{pipeline=\"test\"}") != 2)
+        usleep(1000);
+    world.released = true;
+    world_wait_for(&world, "2 a");
+    world_drain(&world);
+    assert_int_equal(world_metric(&world, EVENTS("delivered")), 2);
+    world_stop(&world);
+}
+
 /* The log goes to a file while these run. */
 static char *log_of(const char *definition, size_t events)
 {
@@ -434,6 +493,8 @@ int main(void)
         cmocka_unit_test(partial_settles_each_event_by_itself),
         cmocka_unit_test(runaway_code_costs_the_event_at_fault_only),
         cmocka_unit_test(draining_gives_what_waits_another_try),
+        cmocka_unit_test(draining_leaves_what_fails_on_a_bus_that_keeps_it),
+        cmocka_unit_test(a_pause_ends_when_the_destination_accepts_something),
         cmocka_unit_test(drops_are_logged_once_with_the_setting_that_would_have_helped),
         cmocka_unit_test(a_pause_is_said_once_and_so_is_its_end),
         cmocka_unit_test(as_many_deliveries_run_as_allowed_and_no_more),

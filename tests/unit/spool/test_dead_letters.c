@@ -1,16 +1,19 @@
 /*
  * Dead letters are there as they were given until they are removed, too many or too old, whoever reads and writes meanwhile.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -28,6 +31,19 @@ struct place {
     struct metric *trimmed, *kept;
     struct dead_letters *letters;
 };
+
+static atomic_int failing_syncs; /* how many are to fail yet */
+
+/* In the place of the C library's. */
+int fdatasync(int fd)
+{
+    if (failing_syncs > 0) {
+        failing_syncs--;
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fdatasync, fd);
+}
 
 static const struct metric_label no_labels[] = {{NULL, NULL}};
 
@@ -448,6 +464,64 @@ static void damage_costs_the_damaged_letters_only(void **state)
     tear_down(&place);
 }
 
+static void a_sync_that_fails_once_costs_nothing(void **state)
+{
+    (void)state;
+    struct place place = {0};
+    set_up(&place);
+    open_letters(&place);
+    add(&place, "a");
+    sync_letters(&place);
+    add(&place, "b");
+    add(&place, "c");
+    failing_syncs = 1;
+    sync_letters(&place);
+    assert_int_equal(failing_syncs, 0);
+    assert_ids(&place, "abc");
+    close_letters(&place);
+    open_letters(&place);
+    add(&place, "d");
+    sync_letters(&place);
+    assert_ids(&place, "abcd");
+    assert_int_equal(metric_value(place.kept), 4);
+    tear_down(&place);
+}
+
+static void *sync_of_another(void *argument)
+{
+    struct place *place = argument;
+    struct error error;
+    add(place, "other");
+    failing_syncs = 2;
+    assert_false(dead_letters_sync(place->letters, &error));
+    assert_true(dead_letters_sync(place->letters, &error));
+    return NULL;
+}
+
+/* What is lost is so for each thread that wrote some, whoever noticed it. */
+static void a_disk_that_fails_is_told_to_all_whose_letters_are_lost(void **state)
+{
+    (void)state;
+    struct place place = {0};
+    struct error error;
+    pthread_t thread;
+    set_up(&place);
+    open_letters(&place);
+    add(&place, "a");
+    sync_letters(&place);
+    add(&place, "lost");
+    assert_int_equal(pthread_create(&thread, NULL, sync_of_another, &place), 0);
+    pthread_join(thread, NULL);
+    assert_false(dead_letters_sync(place.letters, &error));
+    assert_non_null(strstr(error.message, "fail"));
+    add(&place, "b");
+    sync_letters(&place);
+    assert_ids(&place, "ab");
+    dead_letters_tidy(place.letters);
+    assert_int_equal(metric_value(place.kept), 2);
+    tear_down(&place);
+}
+
 static void only_letters_are_read_as_such(void **state)
 {
     (void)state;
@@ -577,6 +651,8 @@ int main(void)
         cmocka_unit_test(the_oldest_go_when_there_are_too_many),
         cmocka_unit_test(those_too_old_go),
         cmocka_unit_test(damage_costs_the_damaged_letters_only),
+        cmocka_unit_test(a_sync_that_fails_once_costs_nothing),
+        cmocka_unit_test(a_disk_that_fails_is_told_to_all_whose_letters_are_lost),
         cmocka_unit_test(only_letters_are_read_as_such),
         cmocka_unit_test(names_survive_as_folders),
         cmocka_unit_test(pipelines_are_listed_by_name),
