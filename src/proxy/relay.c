@@ -179,8 +179,10 @@ static bool may_replay(const struct exchange *exchange)
     if (!upstream_is_reused(exchange->upstream) || !exchange->replay_is_whole) {
         return false;
     }
-    return !upstream_has_written(exchange->upstream) || slice_equal(exchange->request.method, SLICE("GET")) ||
-           slice_equal(exchange->request.method, SLICE("HEAD")) || exchange->route->retry_stale;
+    struct slice method = exchange->request.method;
+    return !upstream_has_written(exchange->upstream) || slice_equal(method, SLICE("GET")) ||
+           slice_equal(method, SLICE("HEAD")) ||
+           (exchange->route->retry_stale && slice_equal(method, SLICE("POST")));
 }
 
 static void on_upstream_failed(void *owner, enum upstream_failure failure, const char *message)

@@ -89,7 +89,7 @@ local ROUTE = {
   proxy = { type = "any", expected = forward_proxy.expected, check = forward_proxy.check, doc = "forward proxy on the way to the upstream; https: HTTPS_PROXY, but NO_PROXY" },
   capture = { type = "boolean", default = true, doc = "false: its events have no bodies" },
   half_close = { type = "boolean", default = false, doc = "a client that ended its side still wants the response" },
-  retry_stale = { type = "boolean", default = false, doc = "repeat a request once when a kept connection turns out to be closed" },
+  retry_stale = { type = "boolean", default = false, doc = "repeat also a POST once when a kept connection turns out to be closed" },
   max_connections = { type = "integer", min = 1, max = 1000000, doc = "to the upstream, in use at a time; none" },
   open = { type = "boolean", default = false, doc = "without clients, anyone who reaches the listener may use the route's own credential" },
 }
