@@ -183,6 +183,15 @@ def test_a_loop_is_detected(start_proxy):
     assert kinds == {"loop_detected", None}
 
 
+@pytest.mark.parametrize("before, behind", [("1.1 ", ""), ("1.0 a, HTTP/1.1 ", " (comment), 1.1 b"), ("1.0 it\"s, 1.1 ", ""), ("1.0 a (\", 1.1 ", ""), ("1.1\t", ""), ("1.1 ", ":80")])
+def test_a_loop_is_detected_in_whatever_others_made_of_via(proxy, upstream, before, behind):
+    proxy.exchange("GET", "/v1/models")
+    name = upstream.requests[0].get("via").split(" ")[1]
+    assert proxy.exchange("GET", "/v1/models", [("Via", "1.1 somebody"), ("Via", before + name + behind)]).status == 508
+    assert proxy.exchange("GET", "/v1/models", [("Via", before + name[:-1] + behind)]).status == 200
+    proxy.wait_events(3)
+
+
 def test_method_and_target_pass_as_they_came(proxy, upstream):
     for method, target in [("PATCH", "/v1/a?b=c?d=e&&=%zz"), ("DELETE", "/v1/a;b=c/d%20e"), ("get", "/v1/models"), ("M-SEARCH", "/v1/x"), ("PUT", "/v1/caf%c3%a9")]:
         proxy.exchange(method, target)
