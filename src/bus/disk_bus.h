@@ -13,7 +13,7 @@
  * A subscriber's cursor is kept under its name, at most 100 ms or 1,000 events behind: that much comes again after kill -9. The cursor of a name that nobody subscribes to any more holds its segments for
  * 24 hours. Where there are others, a subscriber that holds more than half of max_bytes is moved on (lagged).
  *
- *     PATH/*.log, PATH/lock       the log
+ *     PATH/….log, PATH/lock       the log
  *     PATH/cursors/NAME.cursor    the cursors
  */
 #ifndef BUS_DISK_BUS_H
@@ -31,6 +31,9 @@ struct disk_bus_settings {
     size_t queue_events,
         queue_bytes;         /* not yet written; bytes of event_memory also what is not yet durable */
     struct metrics *metrics; /* NULL: none */
+    uint64_t
+        absent_after_ns; /* a cursor that nobody subscribed to for so long counts as one of a removed pipeline; 0: 60 s */
+    uint64_t absent_kept_us; /* and is kept for so long from then on; 0: 24 h */
 };
 
 /* NULL: *error says why: another process has the folder, … Strings are copied. */
