@@ -95,7 +95,7 @@ static void note_damage(struct finding *finding, uint64_t first, uint64_t offset
     free(file);
 }
 
-/* -1: *error, or (errno 0) nothing to be had of it. */
+/* Looks at its header and its file. -1: *error. */
 static int open_segment(struct finding *finding, struct event_log_segment *segment, enum segment_state *state,
                         struct error *error)
 {
@@ -206,7 +206,8 @@ static bool mend_last(struct finding *finding, struct error *error)
         uint64_t torn = measure_tail(fd, scan.offset);
         finding->recovery->torn_bytes += torn;
         if (torn > 0)
-            log_warn("cut off what was being written when the process ended", log_string("file", name),
+            log_warn("cut off what was being written when the process ended",
+                     log_string("folder", finding->path), log_string("file", name),
                      log_integer("offset", (int64_t)scan.offset), log_integer("bytes", (int64_t)torn));
         if (!segment_cut(fd, scan.offset, segment->changed_us))
             goto fail;

@@ -180,6 +180,25 @@ static void segments_may_go_away_while_they_are_read(void **state)
     event_log_close(log);
 }
 
+/* Whether a folder has changed is seen by its time: that must not depend on the clock's going forward. */
+static void the_clock_may_be_set(void **state)
+{
+    (void)state;
+    struct event_log *log = open_log(1 << 16);
+    struct event_log_reader *reader = event_log_reader_new(log_folder);
+    const time_t shifts[] = {0, -10, 3600, -100000, 0, 100000};
+    for (size_t i = 0; i < sizeof shifts / sizeof shifts[0]; i++) {
+        struct timespec changed = {.tv_sec = time(NULL) + shifts[i]};
+        append(log, 3, MOST);
+        assert_int_equal(utimensat(AT_FDCWD, log_folder, (struct timespec[]){changed, changed}, 0), 0);
+        assert_int_equal(read_on(reader, UINT64_MAX, MOST).records, i == 0 ? 3 : 6);
+        assert_int_equal(event_log_rotate(log), EVENT_LOG_DONE);
+        append(log, 3, MOST);
+    }
+    event_log_reader_free(reader);
+    event_log_close(log);
+}
+
 static void any_sequence_can_be_sought(void **state)
 {
     (void)state;
@@ -362,6 +381,7 @@ int main(void)
         SPOOL_TEST(what_was_not_final_is_read_again),
         SPOOL_TEST(a_half_written_record_is_not_yet_there),
         SPOOL_TEST(segments_may_go_away_while_they_are_read),
+        SPOOL_TEST(the_clock_may_be_set),
         SPOOL_TEST(any_sequence_can_be_sought),
         SPOOL_TEST(what_is_sought_may_be_damaged),
         SPOOL_TEST(hostile_bytes_do_not_hold_up_a_reader),

@@ -159,14 +159,14 @@ static void any_byte_may_be_changed(void **state)
     for (size_t i = 0; i < 2; i++) {
         for (size_t offset = 0; offset < sizes[i]; offset++) {
             /* Each bit of some bytes, all bits of the others. */
-            for (unsigned bit = 0; bit < (offset % 16 == 0 || offset < 110 ? 8u : 1u); bit++) {
-                unsigned char bits = offset % 16 == 0 || offset < 110 ? (unsigned char)(1u << bit) : 0xff;
+            bool each = offset % 16 == 0 || offset < 110;
+            for (unsigned bits = each ? 1 : 0xff; bits <= 0xff; bits = each ? bits << 1 : 0x100) {
                 remove_folder(log_folder);
                 assert_int_equal(mkdir(log_folder, 0700), 0);
                 char *other = segment_path(firsts[1 - i]);
                 write_file(other, files[1 - i], sizes[1 - i]);
                 free(other);
-                check_changed_byte(firsts[i], files[i], sizes[i], offset, bits, 11);
+                check_changed_byte(firsts[i], files[i], sizes[i], offset, (unsigned char)bits, 11);
             }
         }
     }
