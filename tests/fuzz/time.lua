@@ -1,4 +1,4 @@
--- Moments that destinations name (Retry-After, dates in events): any text is refused with a message, or is a moment that can be written and read again; and a destination's answer is a verdict whatever it says.
+-- Moments that destinations name (Retry-After, dates in events): any text is refused with a message, or is a moment that can be written and read again; and an answer is a verdict whatever it says.
 local time = require "llmproxy.time"
 local verdict = require "llmproxy.verdict"
 
