@@ -9,8 +9,8 @@
 
 #include "base/memory.h"
 
-const struct command *const commands[] = {&command_serve, &command_check, &command_plugins, &command_version,
-                                          NULL};
+const struct command *const commands[] = {&command_serve, &command_check,  &command_plugins, &command_spool,
+                                          &command_dlq,   &command_replay, &command_version, NULL};
 
 static const struct {
     const char *word;

@@ -46,7 +46,8 @@ struct command {
     int (*run)(const struct options *options); /* gives the exit status */
 };
 
-extern const struct command command_serve, command_check, command_plugins, command_version;
+extern const struct command command_serve, command_check, command_plugins, command_spool, command_dlq,
+    command_replay, command_version;
 
 /* Ends with NULL. The first one runs when none is named. */
 extern const struct command *const commands[];

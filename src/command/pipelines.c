@@ -7,7 +7,7 @@
 #include <sys/queue.h>
 
 #include "base/memory.h"
-#include "pipeline/pipeline.h"
+#include "spool/dead_letters.h"
 
 struct member {
     TAILQ_ENTRY(member) entry;
@@ -20,11 +20,19 @@ struct member {
 
 TAILQ_HEAD(members, member);
 
+/* One for each name there ever was: its generations share it, and nobody else gets the folder. */
+struct letters {
+    SLIST_ENTRY(letters) entry;
+    char *pipeline;
+    struct dead_letters *dead_letters;
+};
+
 struct pipelines {
     struct loop *loop;
     struct metrics *metrics;
     struct bus *bus;
     struct members members;
+    SLIST_HEAD(, letters) letters;
     void (*drained)(void *argument);
     void *drained_argument;
 };
@@ -71,18 +79,60 @@ struct pipelines *pipelines_new(struct loop *loop, struct metrics *metrics, stru
     pipelines->metrics = metrics;
     pipelines->bus = bus;
     TAILQ_INIT(&pipelines->members);
+    SLIST_INIT(&pipelines->letters);
     return pipelines;
 }
 
-static struct pipeline *load(const struct pipelines *pipelines, struct config *config, size_t index,
-                             struct error *error)
+/* *found: the pipeline's dead letters, NULL where none are kept. False: *error says why. */
+static bool open_letters(struct pipelines *pipelines, const struct config *config, const char *name,
+                         struct dead_letters **found, struct error *error)
+{
+    const struct config_dead_letters *configured = &config->dead_letters;
+    const struct metric_label label[] = {{"pipeline", name}, {NULL, NULL}};
+    struct letters *letters;
+    *found = NULL;
+    if (configured->path == NULL) {
+        return true;
+    }
+    SLIST_FOREACH(letters, &pipelines->letters, entry)
+    {
+        if (strcmp(letters->pipeline, name) == 0) {
+            *found = letters->dead_letters;
+            return true;
+        }
+    }
+    struct dead_letters_settings settings = {
+        .folder = configured->path,
+        .pipeline = name,
+        .without_bodies = configured->without_bodies,
+        .max_bytes = configured->max_bytes,
+        .max_age_ns = configured->max_age_ns,
+        .trimmed = metrics_counter(pipelines->metrics, "llm_proxy_dead_letters_trimmed_total",
+                                   "Dead letters that were too old or too many.", label),
+        .kept =
+            metrics_gauge(pipelines->metrics, "llm_proxy_dead_letters", "Dead letters that are kept.", label),
+    };
+    *found = dead_letters_open(&settings, error);
+    if (*found == NULL) {
+        error_prefix(error, "dead letters: ");
+        return false;
+    }
+    letters = xcalloc(1, sizeof *letters);
+    letters->pipeline = xstrdup(name);
+    letters->dead_letters = *found;
+    SLIST_INSERT_HEAD(&pipelines->letters, letters, entry);
+    return true;
+}
+
+struct pipeline_settings pipelines_settings(struct config *config, size_t index)
 {
     const struct config_pipeline *configured = &config->pipelines[index];
-    struct pipeline_settings settings = {
+    return (struct pipeline_settings){
         .name = configured->name,
         .index = index,
         .buffer_events = configured->buffer_events,
         .buffer_bytes = config->buffer_bytes,
+        .from_oldest = configured->from_oldest,
         .max_decoded_bytes = config->max_decoded_bytes,
         .memory_limit = configured->memory_limit,
         .watchdog_seconds = configured->watchdog_seconds,
@@ -90,12 +140,21 @@ static struct pipeline *load(const struct pipelines *pipelines, struct config *c
         .plugin_folders = (const char *const *)config->plugin_folders,
         .load = config_load_pipeline,
         .load_argument = config,
-        .metrics = pipelines->metrics,
-        .bus = pipelines->bus,
     };
-    struct pipeline *pipeline = pipeline_new(&settings, error);
+}
+
+static struct pipeline *load(struct pipelines *pipelines, struct config *config, size_t index,
+                             struct error *error)
+{
+    struct pipeline_settings settings = pipelines_settings(config, index);
+    struct pipeline *pipeline = NULL;
+    settings.metrics = pipelines->metrics;
+    settings.bus = pipelines->bus;
+    if (open_letters(pipelines, config, settings.name, &settings.dead_letters, error)) {
+        pipeline = pipeline_new(&settings, error);
+    }
     if (pipeline == NULL) {
-        error_prefix(error, "pipeline '%s': ", configured->name);
+        error_prefix(error, "pipeline '%s': ", settings.name);
     }
     return pipeline;
 }
@@ -214,6 +273,13 @@ void pipelines_free(struct pipelines *pipelines)
 {
     while (!TAILQ_EMPTY(&pipelines->members)) {
         remove_member(TAILQ_FIRST(&pipelines->members));
+    }
+    while (!SLIST_EMPTY(&pipelines->letters)) {
+        struct letters *letters = SLIST_FIRST(&pipelines->letters);
+        SLIST_REMOVE_HEAD(&pipelines->letters, entry);
+        dead_letters_close(letters->dead_letters);
+        free(letters->pipeline);
+        free(letters);
     }
     free(pipelines);
 }

@@ -13,8 +13,12 @@
 #include "bus/bus.h"
 #include "config/config.h"
 #include "net/loop.h"
+#include "pipeline/pipeline.h"
 
 struct pipelines;
+
+/* What the configuration says about its pipeline of this index; metrics, bus and dead letters are left out. The configuration is borrowed. */
+struct pipeline_settings pipelines_settings(struct config *config, size_t index);
 
 /* None to begin with. All are borrowed. */
 struct pipelines *pipelines_new(struct loop *loop, struct metrics *metrics, struct bus *bus);

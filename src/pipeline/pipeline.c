@@ -43,6 +43,7 @@ struct pipeline {
     struct subscriber *subscriber;            /* NULL: none yet, or the successor's */
     struct pipeline *predecessor, *successor; /* predecessor: not freed yet, so this one has not begun */
     size_t buffer_events, buffer_bytes;
+    bool from_oldest;
     int loop_object; /* registry reference to what llmproxy.pipeline made: start, close */
     struct loop_timer close_timer;
     bool closed;
@@ -301,6 +302,7 @@ struct pipeline *pipeline_new(const struct pipeline_settings *settings, struct e
     pipeline->bus = settings->bus;
     pipeline->buffer_events = settings->buffer_events;
     pipeline->buffer_bytes = settings->buffer_bytes;
+    pipeline->from_oldest = settings->from_oldest;
     pipeline->loop = loop_new();
     pthread_mutex_init(&pipeline->mutex, NULL);
     pthread_cond_init(&pipeline->loaded, NULL);
@@ -336,12 +338,18 @@ const char *pipeline_name(const struct pipeline *pipeline)
     return pipeline->name;
 }
 
+size_t pipeline_queued(const struct pipeline *pipeline)
+{
+    return bus_depth(pipeline->subscriber);
+}
+
 static struct subscriber_settings subscription(struct pipeline *pipeline)
 {
     struct subscriber_settings settings = {
         .name = pipeline->name,
         .max_events = pipeline->buffer_events,
         .max_bytes = pipeline->buffer_bytes,
+        .from_oldest = pipeline->from_oldest,
         .received = pipeline->host.counters.received,
         .dropped = pipeline->host.counters.results[OUTCOME_DROPPED],
         .wake = wake,

@@ -19,6 +19,7 @@ struct pipeline_settings {
     size_t index;         /* in the configuration's list of pipelines */
     size_t buffer_events; /* buffer_size */
     size_t buffer_bytes;
+    bool from_oldest; /* a new name begins with what the bus has kept */
     size_t max_decoded_bytes;
     size_t memory_limit;
     double watchdog_seconds; /* of Lua without a break; 0: the default, 1 s */
@@ -43,6 +44,8 @@ struct pipeline_settings {
 /* Starts the thread and waits until it has loaded. No event comes yet. Strings are copied. NULL: *error says why. */
 struct pipeline *pipeline_new(const struct pipeline_settings *settings, struct error *error);
 const char *pipeline_name(const struct pipeline *pipeline);
+/* Events that it has not taken yet. Any thread, between pipeline_start() and pipeline_free(). */
+size_t pipeline_queued(const struct pipeline *pipeline);
 /* Subscribes, begins. False: *error says why. */
 bool pipeline_start(struct pipeline *pipeline, struct error *error);
 /*

@@ -112,6 +112,10 @@ struct event_log_record {
 bool event_log_read(struct event_log_reader *reader, uint64_t last, struct event_log_record *record,
                     struct error *error);
 
+/* For tools: each segment as it is now, by names, sizes and the heads of the last one's records: quick, and believing. Calls visit for each in order. False: *error says what cannot be read. */
+bool event_log_list(const char *folder,
+                    void (*visit)(void *argument, const char *file, const struct event_log_segment *segment),
+                    void *argument, struct error *error);
 /* For tools: each segment's file as it is now. Calls visit for each in order, with what is wrong with it (NULL: nothing). False: the folder cannot be read. */
 bool event_log_verify(const char *folder,
                       void (*visit)(void *argument, const char *file, const struct event_log_segment *segment,

@@ -274,7 +274,7 @@ bool event_log_read(struct event_log_reader *reader, uint64_t last, struct event
     return false;
 }
 
-/* Verifying --------------------------------------------------------------------------------------------------------------------------------------------------------- */
+/* Listing and verifying ---------------------------------------------------------------------------------------------------------------------------------------- */
 
 static void set_fault(struct error *fault, uint64_t offset, const char *what)
 {
@@ -297,18 +297,23 @@ static bool has_bytes_behind(int fd, uint64_t offset)
     }
 }
 
-/* Counts the records; *fault is the first thing that is wrong. */
-static uint64_t verify_segment(int fd, uint64_t limit, struct segment_scan *scan,
-                               struct event_log_segment *segment, struct error *fault)
+static void describe_file(int fd, struct event_log_segment *segment)
 {
-    struct segment_frame frame;
     struct stat status;
-    uint64_t records = 0, offset = SEGMENT_HEADER_SIZE;
     if (fstat(fd, &status) == 0) {
         segment->bytes = (uint64_t)status.st_size;
         segment->changed_us =
             (uint64_t)status.st_mtim.tv_sec * 1000000 + (uint64_t)status.st_mtim.tv_nsec / 1000;
     }
+}
+
+/* Counts the records; *fault is the first thing that is wrong. */
+static uint64_t verify_segment(int fd, uint64_t limit, struct segment_scan *scan,
+                               struct event_log_segment *segment, struct error *fault)
+{
+    struct segment_frame frame;
+    uint64_t records = 0, offset = SEGMENT_HEADER_SIZE;
+    describe_file(fd, segment);
     segment_scan_begin(scan, fd, segment->first, limit);
     while (segment_scan_next(scan, &frame)) {
         if (frame.offset != offset)
@@ -324,6 +329,41 @@ static uint64_t verify_segment(int fd, uint64_t limit, struct segment_scan *scan
     if (limit != UINT64_MAX && segment->last + 1 < limit)
         set_fault(fault, offset, "records are missing before the next segment");
     return records;
+}
+
+bool event_log_list(const char *folder,
+                    void (*visit)(void *argument, const char *file, const struct event_log_segment *segment),
+                    void *argument, struct error *error)
+{
+    struct segment_list list = {0};
+    struct segment_scan scan = {.fd = -1};
+    int fd = folder_open(folder, false, error);
+    bool done = fd >= 0 && list_segments(fd, folder, &list, error);
+    for (size_t i = 0; done && i < list.count; i++) {
+        struct event_log_segment segment = {.first = list.firsts[i], .last = list.firsts[i] - 1};
+        char name[SEGMENT_NAME_SIZE];
+        enum segment_state state;
+        int file = open_checked(fd, folder, segment.first, name, &state, error);
+        if (file < 0 && errno == ENOENT)
+            continue; /* removed meanwhile */
+        done = file >= 0;
+        if (done) {
+            describe_file(file, &segment);
+            segment_scan_begin(&scan, file, segment.first, UINT64_MAX);
+            struct segment_frame frame;
+            segment_scan_hop(&scan, i + 1 == list.count ? UINT64_MAX : 0);
+            while (i + 1 == list.count && segment_scan_next(&scan, &frame))
+                ; /* a hop ends before the last one */
+            segment.last = (i + 1 < list.count ? list.firsts[i + 1] : scan.next) - 1;
+            visit(argument, name, &segment);
+            close(file);
+        }
+    }
+    free(list.firsts);
+    segment_scan_free(&scan);
+    if (fd >= 0)
+        close(fd);
+    return done;
 }
 
 bool event_log_verify(const char *folder,
