@@ -12,6 +12,7 @@
 #include "admin/admin.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "bus/disk_bus.h"
 #include "bus/memory_bus.h"
 #include "command/command.h"
 #include "command/limits.h"
@@ -280,6 +281,30 @@ static void watch_signals(struct process *process)
     event_add(process->signals, NULL);
 }
 
+static struct bus *start_bus(const struct process *process, struct error *error)
+{
+    const struct config *config = process->config;
+    const struct config_bus *configured = &config->bus;
+    if (configured->kind == CONFIG_BUS_MEMORY) {
+        return memory_bus_new();
+    }
+    struct disk_bus_settings settings = {
+        .path = configured->path,
+        .max_bytes = configured->max_bytes,
+        .max_age_ns = configured->max_age_ns,
+        .commit_interval_ns = configured->commit_interval_ns,
+        .drop_oldest = configured->drop_oldest,
+        .queue_events = config->buffer_events,
+        .queue_bytes = config->buffer_bytes,
+        .metrics = process->metrics,
+    };
+    struct bus *bus = disk_bus_new(&settings, error);
+    if (bus == NULL) {
+        error_prefix(error, "observability.bus: ");
+    }
+    return bus;
+}
+
 static bool start_proxy(struct process *process, struct error *error)
 {
     const struct config *config = process->config;
@@ -364,8 +389,6 @@ struct process *process_start(struct config *config, const struct config_source 
     process->metrics = metrics_new();
     process->workers = config->workers != 0 ? config->workers : cpu_count();
     process->open_files = limits_raise_open_files();
-    process->bus = memory_bus_new();
-    process->pipelines = pipelines_new(process->loop, process->metrics, process->bus);
     process->capture_budget.limit = config->proxy->capture_memory;
     log_configure(config->log_level, config->log_format);
     log_info("llm-proxy", log_string("version", LLM_PROXY_VERSION),
@@ -375,6 +398,12 @@ struct process *process_start(struct config *config, const struct config_source 
     }
     lower_max_connections(process, config);
 
+    *status = EXIT_FAILED;
+    process->bus = start_bus(process, &error);
+    if (process->bus == NULL) {
+        goto fail;
+    }
+    process->pipelines = pipelines_new(process->loop, process->metrics, process->bus);
     *status = EXIT_USAGE; /* pipelines fail by configuration, the rest by the system */
     if (!pipelines_renew(process->pipelines, config, &error)) {
         goto fail;
@@ -430,7 +459,9 @@ void process_free(struct process *process)
     if (process->proxy != NULL) {
         proxy_free(process->proxy);
     }
-    pipelines_free(process->pipelines);
+    if (process->pipelines != NULL) {
+        pipelines_free(process->pipelines);
+    }
     bus_free(process->bus);
     if (process->admin != NULL) {
         admin_free(process->admin);
