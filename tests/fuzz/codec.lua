@@ -1,5 +1,5 @@
--- Encodings of text that plugins use: whatever text is encoded decodes to itself; whatever text is decoded is refused with a message, or is what one gets by decoding its own encoding again; no more comes
--- out than allowed.
+-- Encodings of text that plugins use: whatever text is encoded decodes to itself; whatever text is decoded is refused with a message, or is what one gets by decoding its own encoding again; no more
+-- comes out than allowed.
 local codec = require "llmproxy.codec"
 
 local function check_encode(name, text)
