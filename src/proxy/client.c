@@ -143,12 +143,22 @@ static void wait_for_request(struct client *client)
 
 /* Requests -------------------------------------------------------------------------------------------------------------------------------------- */
 
+/* Whatever else is wrong with it, the answer to HEAD has no body. */
+static bool is_head(struct slice request)
+{
+    while (slice_starts_with(request, SLICE("\r\n"))) {
+        request = (struct slice){request.data + 2, request.size - 2};
+    }
+    return slice_starts_with(request, SLICE("HEAD "));
+}
+
 /* Answers what never became an exchange. */
-static void refuse(struct client *client, enum http_fault fault, const char *reason, const char *message)
+static void refuse(struct client *client, enum http_fault fault, const char *reason, const char *message,
+                   bool head_only)
 {
     struct buffer answer = {0};
     client_count_bad_request(client->worker, reason);
-    http_write_fault(&answer, fault, message, SLICE(""), true, false);
+    http_write_fault(&answer, fault, message, SLICE(""), true, head_only);
     bool written = client_write(client, &(struct iovec){buffer_data(&answer), answer.size}, 1);
     buffer_free(&answer);
     if (written) {
@@ -172,9 +182,10 @@ static void begin_exchange(struct client *client)
     bool understood =
         accepted || problem.fault == HTTP_METHOD_NOT_ALLOWED || problem.fault == HTTP_EXPECTATION_FAILED;
     if (!understood) {
+        bool head_only = is_head(buffer_slice(&exchange->request_head));
         exchange_discard(exchange);
         client->exchange = NULL;
-        refuse(client, problem.fault, problem.reason, problem.message);
+        refuse(client, problem.fault, problem.reason, problem.message, head_only);
         return;
     }
     client->requests++;
@@ -201,7 +212,8 @@ static void advance(struct client *client)
         if (result == HTTP_SCAN_COMPLETE) {
             begin_exchange(client);
         } else if (result == HTTP_SCAN_REFUSED) {
-            refuse(client, problem.fault, problem.reason, problem.message);
+            refuse(client, problem.fault, problem.reason, problem.message,
+                   is_head(buffer_slice(&client->input)));
         } else {
             if (client->state == CLIENT_WAITING) {
                 enter(client, CLIENT_HEAD);
@@ -337,7 +349,12 @@ void client_close_waiting(struct client *client)
 {
     read_once(client);
     if (client->state == CLIENT_WAITING) {
-        client_close_idle(client, client->worker->draining ? "shutdown" : "timeout");
+        /* The end goes out first: a request that crosses it finds that, not the reset which bytes left unread would cause. */
+        struct worker *worker = client->worker;
+        struct error error;
+        transport_shutdown_write(client->transport);
+        transport_read(client->transport, worker->scratch, sizeof worker->scratch, &error);
+        client_close_idle(client, worker->draining ? "shutdown" : "timeout");
     }
 }
 
@@ -380,7 +397,7 @@ static void on_timer(void *argument)
     }
     case CLIENT_HEAD:
         refuse(client, HTTP_REQUEST_TIMEOUT, "request_head_timeout",
-               "the request head was not complete in time");
+               "the request head was not complete in time", is_head(buffer_slice(&client->input)));
         break;
     case CLIENT_LINGERING:
         if (client_pending(client) > 0 && clock_monotonic_ns() < client->linger_until_ns) {

@@ -88,6 +88,17 @@ def test_head_has_no_body(proxy, framing):
     assert (event["method"], event["status"], event["response_bytes"]) == ("HEAD", 200, 0)
 
 
+@pytest.mark.parametrize("lines", ["HEAD /v1/models HTTP/1.1\r\n\r\n", "\r\nHEAD /v1/models HTTP/1.1\r\nHost : x\r\n\r\n", "HEAD /v1/models HTTP/3.0\r\n\r\n",
+                                   "HEAD /v1/../x HTTP/1.1\r\nHost: x\r\n\r\n", "HEAD * HTTP/1.1\r\nHost: x\r\n\r\n", "HEAD /v1/models HTTP/1.1\r\nHost: x\r\n"])
+def test_a_refused_head_has_no_body_either(start_proxy, lines):
+    proxy = start_proxy({"timeouts": {"request_head": 1}})
+    with proxy.wire() as wire:
+        wire.send(lines)
+        response = wire.response("HEAD")
+        assert response.status in (400, 408, 505) and int(response.get("content-length")) > 0
+        assert wire.is_closed()
+
+
 @pytest.mark.parametrize("status", [204, 304])
 def test_statuses_without_a_body(proxy, status):
     with proxy.wire() as wire:
