@@ -223,7 +223,7 @@ static void handle_full(struct disk_bus *bus, uint64_t size, bool by_limit)
     }
 }
 
-/* Also by the syncer. Takes the mutex away for a while. */
+/* Takes the mutex away for a while. */
 static void handle_failure(struct disk_bus *bus)
 {
     bus->retry_ns = clock_monotonic_ns() + DISK_RETRY_NS;
@@ -234,6 +234,15 @@ static void handle_failure(struct disk_bus *bus)
     log_error("the log on disk has failed: events are dropped until the program is started again",
               log_string("path", bus->settings.path));
     pthread_mutex_lock(&bus->mutex);
+}
+
+/* The present segment is not to be touched any more. However many find that out, it is one failure. Takes the mutex away for a while. */
+static void give_up_segment(struct disk_bus *bus)
+{
+    if (bus->retire)
+        return;
+    bus->retire = true;
+    handle_failure(bus);
 }
 
 static void handle(struct disk_bus *bus, enum event_log_result result, uint64_t size, bool by_limit)
@@ -286,8 +295,10 @@ static void write_step(struct disk_bus *bus, uint64_t now)
         batches_prepend(&bus->again, rest);
     if (result == EVENT_LOG_DONE)
         bus->rotate = rest != NULL;
-    bus->retire = bus->retire || result == EVENT_LOG_FAILED;
-    handle(bus, result, size, !room);
+    if (result == EVENT_LOG_FAILED)
+        give_up_segment(bus);
+    else
+        handle(bus, result, size, !room);
     pthread_cond_signal(&bus->syncer_condition);
 }
 
@@ -409,8 +420,7 @@ static void sync_step(struct disk_bus *bus)
         bus->durable = target;
         durable = take_durable(bus);
     } else {
-        bus->retire = true;
-        handle_failure(bus);
+        give_up_segment(bus);
     }
     bool writer_waits = bus->rotate || bus->retire || bus->stopping || bus->failed;
     if (writer_waits)

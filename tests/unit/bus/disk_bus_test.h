@@ -38,6 +38,7 @@ static atomic_int failing_syncs;     /* of segments: that many fail */
 static atomic_bool hanging_syncs;    /* of segments: they do not return */
 static atomic_int failing_writes;    /* of records: that many fail */
 static atomic_bool disk_is_full;     /* no record finds room */
+static atomic_size_t segments_fit;   /* no record finds room while there are more; 0: any number */
 static atomic_int syncs_of_segments; /* that succeeded */
 
 static bool is_segment(int fd)
@@ -51,6 +52,28 @@ static bool is_segment(int fd)
 static void sleep_ms(long ms)
 {
     nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
+}
+
+static char test_folder[64], bus_folder[96];
+
+static size_t count_segments(void)
+{
+    DIR *names = opendir(bus_folder);
+    struct dirent *entry;
+    size_t count = 0;
+    while (names != NULL && (entry = readdir(names)) != NULL) {
+        size_t size = strlen(entry->d_name);
+        count += size > 4 && strcmp(entry->d_name + size - 4, ".log") == 0;
+    }
+    if (names != NULL)
+        closedir(names);
+    return count;
+}
+
+static bool is_full(void)
+{
+    size_t fit = atomic_load(&segments_fit);
+    return atomic_load(&disk_is_full) || (fit > 0 && count_segments() > fit);
 }
 
 static bool take_one(atomic_int *left)
@@ -84,7 +107,7 @@ int fsync(int fd)
 
 int fallocate(int fd, int mode, off_t offset, off_t size)
 {
-    if (atomic_load(&disk_is_full) && is_segment(fd)) {
+    if (is_segment(fd) && is_full()) {
         errno = ENOSPC;
         return -1;
     }
@@ -93,8 +116,9 @@ int fallocate(int fd, int mode, off_t offset, off_t size)
 
 ssize_t pwritev(int fd, const struct iovec *pieces, int count, off_t offset)
 {
-    if (atomic_load(&disk_is_full) || take_one(&failing_writes)) {
-        errno = atomic_load(&disk_is_full) ? ENOSPC : EIO;
+    bool full = is_full();
+    if (full || take_one(&failing_writes)) {
+        errno = full ? ENOSPC : EIO;
         return -1;
     }
     return syscall(SYS_pwritev, fd, pieces, count, offset, 0L);
@@ -102,7 +126,6 @@ ssize_t pwritev(int fd, const struct iovec *pieces, int count, off_t offset)
 
 /* The bus ------------------------------------------------------------------------------------------------------------------------------------------------------------- */
 
-static char test_folder[64], bus_folder[96];
 static struct metrics *metrics;
 static struct bus *bus;
 static struct disk_bus_settings bus_settings;
@@ -141,6 +164,7 @@ static UNUSED int begin(void **state)
     (void)state;
     failing_syncs = failing_writes = 0;
     hanging_syncs = disk_is_full = false;
+    segments_fit = 0;
     log_configure(LOG_ERROR + 1, LOG_TEXT); /* what is logged here is wanted */
     snprintf(test_folder, sizeof test_folder, "%s/bus-test-XXXXXX",
              access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
@@ -297,20 +321,6 @@ static UNUSED void assert_gets_nothing(struct subscriber *subscriber)
 }
 
 /* The folder ---------------------------------------------------------------------------------------------------------------------------------------------------------- */
-
-static UNUSED size_t count_segments(void)
-{
-    DIR *names = opendir(bus_folder);
-    struct dirent *entry;
-    size_t count = 0;
-    while (names != NULL && (entry = readdir(names)) != NULL) {
-        size_t size = strlen(entry->d_name);
-        count += size > 4 && strcmp(entry->d_name + size - 4, ".log") == 0;
-    }
-    if (names != NULL)
-        closedir(names);
-    return count;
-}
 
 struct sought {
     const char *name;
