@@ -16,11 +16,11 @@ import zlib
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
-HARNESSES = ["request", "response", "chunked", "body", "tunnel", "redact", "content", "event", "event_log", "json", "sse", "llm", "codec", "time"]
+HARNESSES = ["request", "response", "chunked", "body", "tunnel", "redact", "content", "event", "event_read", "event_log", "letter", "json", "sse", "llm", "codec", "time"]
 LARGEST = 16384  # bytes: larger ones only slow a fuzzer down
 WORDS = {  # whose string literals are the dictionary
     "request": "src/http/*.c src/proxy/[afr]*.c", "response": "src/http/*.c", "body": "src/http/*.c",
-    "tunnel": "src/net/tunnel.c", "redact": "src/proxy/redact.c", "time": "src/base/clock.c",
+    "event_read": "src/pipeline/event_read.c", "tunnel": "src/net/tunnel.c", "redact": "src/proxy/redact.c", "time": "src/base/clock.c",
     "sse": "lua/llmproxy/sse.lua", "llm": "lua/llmproxy/llm/*.lua",
 }
 
@@ -167,6 +167,14 @@ def segment_seeds():
         yield "event_log", name, content
 
 
+def letter_seeds():
+    head = b"".join([field(1, b"rejected"), field(2, b"answered 422"), field(3, b"webhook"), field(4, 7), field(5, 1767323045678901), field(6, 1767323045678902), field(9, b"of tomorrow")])
+    for _, name, content in event_seeds():
+        yield "letter", name, b"LPD1" + struct.pack("<I", 8 + len(head)) + head + content
+    yield "letter", "bare", b"LPD1" + struct.pack("<I", 8) + event([field(16, b"i")])
+    yield "letter", "name", b"audit%2F%c3%A9_-9"
+
+
 def written_seeds():
     for path in sorted((HERE / "seeds").glob("*/*")):
         yield path.parent.name, path.name, path.read_bytes()
@@ -186,7 +194,7 @@ def main(folder):
         (folder / harness).mkdir(parents=True, exist_ok=True)
         if harness in WORDS:
             (folder / f"{harness}.dict").write_text(words(WORDS[harness]))
-    for make in http_seeds, request_seeds, answer_seeds, coded_seeds, text_seeds, event_seeds, segment_seeds, written_seeds:
+    for make in http_seeds, request_seeds, answer_seeds, coded_seeds, text_seeds, event_seeds, letter_seeds, segment_seeds, written_seeds:
         for harness, name, content in make():
             if len(content) <= LARGEST:
                 (folder / harness / name).write_bytes(content)
