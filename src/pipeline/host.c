@@ -12,11 +12,15 @@
 #include "pipeline/entry.h"
 #include "pipeline/settle.h"
 #include "script/json.h"
+#include "spool/dead_letters.h"
 
 /* A buffer that had to hold more than this gives its memory back. */
 #define KEPT_BYTES (1u << 20)
 
 #define MAX_WAIT_SECONDS (366.0 * 86400)
+
+/* What tools removed from the dead letters is looked at this often. */
+#define TIDY_INTERVAL_NS (5 * NANOSECONDS_PER_SECOND)
 
 #define MEMORY_LOG_INTERVAL_NS (60 * NANOSECONDS_PER_SECOND)
 
@@ -330,11 +334,23 @@ int host_push(lua_State *lua)
 static void on_letters_timer(void *argument)
 {
     struct host *host = argument;
-    settle_letters(host);
+    if (host->dead_letters != NULL) {
+        if (host->unsynced != NULL)
+            settle_letters(host);
+        else
+            dead_letters_tidy(host->dead_letters);
+        loop_timer_set(&host->letters_timer, TIDY_INTERVAL_NS);
+    }
     if (host->drained) {
         host->drained = false;
         host->on_drained(host);
     }
+}
+
+void host_begin(struct host *host)
+{
+    if (host->dead_letters != NULL)
+        loop_timer_set(&host->letters_timer, TIDY_INTERVAL_NS);
 }
 
 void host_setup(struct host *host)

@@ -79,7 +79,7 @@ struct host {
     bool woken;
     TAILQ_HEAD(, entry) entries;     /* taken and not settled, the first one taken first */
     struct unsynced *unsynced;       /* dead letters that are not durable yet; in hand */
-    struct loop_timer letters_timer; /* to make them durable */
+    struct loop_timer letters_timer; /* to make them durable, else to tidy up */
     struct log_limit letters_log;
     bool drained;                    /* and not told yet */
     struct legacy *legacy;           /* of the predecessor, not yet taken; in hand */
@@ -95,6 +95,8 @@ struct host {
 
 /* The fields above "private" are set. */
 void host_setup(struct host *host);
+/* On the pipeline's thread, which begins to take events. */
+void host_begin(struct host *host);
 /* After the script was freed and its thread has ended. */
 void host_release(struct host *host);
 /* Pushes the table of functions; raises only when Lua's memory runs out. argument of lua_cpcall: the host. */

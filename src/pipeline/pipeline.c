@@ -197,7 +197,9 @@ static bool call(struct pipeline *pipeline, const char *function)
 /* On the pipeline's thread. */
 static void begin(void *argument)
 {
-    call(argument, "start");
+    struct pipeline *pipeline = argument;
+    host_begin(&pipeline->host);
+    call(pipeline, "start");
 }
 
 static void on_wake(void *argument)

@@ -7,9 +7,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Sink:
-    """A context manager. answers: statuses for the requests to come, then 200; a number with headers as (429, {"Retry-After": "1"})."""
+    """A context manager. answers: statuses for the requests to come, then 200; a number with headers as (429, {"Retry-After": "1"}).
+    judge: instead, a function from a request's body to such an answer."""
 
-    def __init__(self, answers=()):
+    def __init__(self, answers=(), judge=None):
         self.answers, self.requests, self.hold = list(answers), [], threading.Event()
         self.hold.set()
         sink = self
@@ -21,7 +22,7 @@ class Sink:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 sink.requests.append((dict((name.lower(), value) for name, value in self.headers.items()), body))
                 sink.hold.wait(60)
-                status = sink.answers.pop(0) if sink.answers else 200
+                status = judge(body) if judge else sink.answers.pop(0) if sink.answers else 200
                 status, headers = status if isinstance(status, tuple) else (status, {})
                 self.send_response(status)
                 for name, value in {"Content-Length": "0", **headers}.items():
