@@ -4,16 +4,10 @@ been understood and none before, and leaves nothing open.
 A situation is a script for the client, one for the upstream, and what must come of it. The time-out that matters is short, all others are never over.
 """
 
-import os
-import socket
-import threading
-import time
-from types import SimpleNamespace
-
 import pytest
 
+from support.script import HEAD, ScriptedUpstream, close, drip, flood, gone, half_close, meet, reset, send, sockets, take
 from support.waiting import PATIENCE, wait_until
-from support.wire import Wire
 
 NEVER = 600
 TIMEOUTS = ("request_head", "request_idle", "keep_alive", "upstream_idle", "connect", "response", "response_idle", "write")
@@ -27,110 +21,6 @@ OK_BODY = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello"
 OK_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
 OK_UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\n\r\nhello"
 OK_LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"
-
-# Steps of a script. Each is given its end of the connection.
-
-
-def send(data):
-    return lambda end: end.socket.sendall(data)
-
-
-def drip(data, pause=0.05):
-    """Byte by byte, as long as the peer lets it."""
-    def step(end):
-        try:
-            for byte in data:
-                end.socket.sendall(bytes([byte]))
-                time.sleep(pause)
-        except OSError:
-            pass
-    return step
-
-
-def flood(end):
-    """As much as the peer takes before it goes."""
-    try:
-        while True:
-            end.socket.sendall(b"x" * 65536)
-    except OSError:
-        pass
-
-
-def take(mark):
-    """Reads until it has come, and nothing behind it."""
-    def step(end):
-        received = b""
-        while not received.endswith(mark):
-            byte = end.socket.recv(1)
-            assert byte, f"ended before {mark!r}: {received!r}"
-            received += byte
-    return step
-
-
-HEAD = take(b"\r\n\r\n")
-
-
-def half_close(end):
-    end.socket.shutdown(socket.SHUT_WR)
-
-
-def reset(end):
-    Wire.reset(end)
-
-
-def close(end):
-    end.socket.close()
-
-
-def meet(end):
-    """Waits for the other script to come to its meet."""
-    end.barrier.wait(PATIENCE)
-
-
-def gone(end):
-    """Waits for the peer to leave, reading what still comes."""
-    try:
-        while end.socket.recv(65536):
-            pass
-    except ConnectionError:
-        pass
-
-
-class Upstream:
-    """Plays one script on each connection."""
-
-    def __init__(self, script):
-        self.script, self.barrier, self.failures, self.threads = script, threading.Barrier(2), [], []
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            try:
-                connection = self.listener.accept()[0]
-            except OSError:
-                return
-            self.threads.append(threading.Thread(target=self.play, args=(connection,), daemon=True))
-            self.threads[-1].start()
-
-    def play(self, connection):
-        connection.settimeout(PATIENCE * 2)
-        end = SimpleNamespace(socket=connection, barrier=self.barrier)
-        try:
-            for step in self.script:
-                step(end)
-        except Exception as failure:
-            self.failures.append(failure)
-        finally:
-            connection.close()
-
-    def finish(self):
-        for thread in self.threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive(), "the upstream's connection is still open"
-        self.listener.close()
-        assert not self.failures, self.failures
-
 
 def answered(status):
     """The client gets a complete response with this status."""
@@ -222,17 +112,6 @@ SITUATIONS = [
 ]
 
 
-def sockets(proxy):
-    """How many the process has open."""
-    folder, count = f"/proc/{proxy.process.pid}/fd", 0
-    for name in os.listdir(folder):
-        try:
-            count += os.readlink(f"{folder}/{name}").startswith("socket:")
-        except FileNotFoundError:
-            pass
-    return count
-
-
 def counted(proxy):
     metrics = proxy.metrics()
     name = {"llm_proxy_requests_total": "code", "llm_proxy_bad_requests_total": "reason", "llm_proxy_idle_connections_closed_total": "reason"}
@@ -241,15 +120,12 @@ def counted(proxy):
 
 @pytest.mark.parametrize("client, server, event, bad, idle, options", SITUATIONS)
 def test_situation(start_proxy, client, server, event, bad, idle, options):
-    upstream = Upstream(server)
+    upstream = ScriptedUpstream(server)
     timeouts = {name: options.get(name, NEVER) for name in TIMEOUTS}
     proxy = start_proxy({"workers": 1, "timeouts": timeouts, "routes": [
-        {"name": "scripted", "prefix": "/", "upstream": "http://127.0.0.1:%d" % upstream.listener.getsockname()[1], "half_close": options.get("half_close", False)}]})
-    before = sockets(proxy)
+        {"name": "scripted", "prefix": "/", "upstream": upstream.url, "half_close": options.get("half_close", False)}]})
     with proxy.wire(receive_buffer=4096, timeout=PATIENCE * 2) as wire:
-        wire.barrier = upstream.barrier
-        for step in client:
-            step(wire)
+        upstream.play_client(wire, client)
         if server == [meet]:
             meet(wire)
     upstream.finish()
@@ -264,5 +140,5 @@ def test_situation(start_proxy, client, server, event, bad, idle, options):
     if idle:
         expected["llm_proxy_idle_connections_closed_total", idle] = 1
     wait_until(lambda: counted(proxy) == expected, lambda: f"counted as {expected}: {counted(proxy)}")
-    wait_until(lambda: sockets(proxy) <= before, lambda: f"{before} sockets, have {sockets(proxy)}")
+    wait_until(lambda: sockets(proxy) == 0, lambda: f"no connection is left, have {sockets(proxy)}")
     assert len(proxy.events()) == (1 if event else 0)
