@@ -10,7 +10,7 @@ class Sink:
     """A context manager. answers: statuses for the requests to come, then 200; a number with headers as (429, {"Retry-After": "1"}).
     judge: instead, a function from a request's body to such an answer."""
 
-    def __init__(self, answers=(), judge=None):
+    def __init__(self, answers=(), judge=None, port=0):
         self.answers, self.requests, self.hold = list(answers), [], threading.Event()
         self.hold.set()
         sink = self
@@ -19,7 +19,11 @@ class Sink:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"]))
+                size = int(self.headers["content-length"])
+                body = self.rfile.read(size)
+                if len(body) < size:
+                    self.close_connection = True  # the sender is gone
+                    return
                 sink.requests.append((dict((name.lower(), value) for name, value in self.headers.items()), body))
                 sink.hold.wait(60)
                 status = judge(body) if judge else sink.answers.pop(0) if sink.answers else 200
@@ -38,7 +42,7 @@ class Sink:
             def handle_error(self, *_):
                 pass
 
-        self.server = Server(("127.0.0.1", 0), Handler)
+        self.server = Server(("127.0.0.1", port), Handler)
 
     @property
     def url(self):

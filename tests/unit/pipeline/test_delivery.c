@@ -202,6 +202,39 @@ static void a_retry_is_never_earlier_than_after(void **state)
     world_stop(&world);
 }
 
+/* Chance is fixed, sleeps are recorded. The first batch fails five times, the second one three times. */
+static void delays_grow_to_the_longest_are_left_to_chance_and_begin_anew(void **state)
+{
+    (void)state;
+    static const char *const all[][2] = {
+        {"1", "0.010\n0.020\n0.040\n0.050\n0.050\na\n0.010\n0.020\n0.040\nb\n"},
+        {"0.5", "0.005\n0.010\n0.020\n0.025\n0.025\na\n0.005\n0.010\n0.020\nb\n"},
+        {"0", "a\nb\n"},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        struct world world = {0};
+        char *definition = xprintf("local sleep, failures = time.sleep, { a = 5, b = 3 }\n"
+                                   "math.random = function() return %s end\n"
+                                   "time.sleep = function(seconds) if seconds > 0.002 then "
+                                   "record(('%%.3f'):format(seconds)) end return sleep(seconds) end\n"
+                                   "return pipeline { batch = { max_events = 1 }, retry = { min_delay = "
+                                   "0.01, max_delay = 0.05 }, deliver = function(batch)\n"
+                                   "  local id = ids(batch)\n"
+                                   "  if batch.attempt <= failures[id] then return verdict.retry() end\n"
+                                   "  record(id)\n"
+                                   "end }",
+                                   all[i][0]);
+        world_start(&world, definition);
+        world_publish(&world, "a", "");
+        world_publish(&world, "b", "");
+        world_wait_for(&world, "b\n");
+        world_drain(&world);
+        world_assert_recorded(&world, all[i][1]);
+        world_stop(&world);
+        free(definition);
+    }
+}
+
 static void events_too_old_are_dropped_as_expired(void **state)
 {
     (void)state;
@@ -485,6 +518,7 @@ int main(void)
         cmocka_unit_test(the_events_of_a_batch_that_was_kept_are_gone),
         cmocka_unit_test(what_is_no_success_is_tried_again),
         cmocka_unit_test(a_retry_is_never_earlier_than_after),
+        cmocka_unit_test(delays_grow_to_the_longest_are_left_to_chance_and_begin_anew),
         cmocka_unit_test(events_too_old_are_dropped_as_expired),
         cmocka_unit_test(a_destination_that_wants_peace_beyond_max_age_is_not_tried_again),
         cmocka_unit_test(a_pause_makes_nothing_old),
