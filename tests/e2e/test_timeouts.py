@@ -124,7 +124,7 @@ def test_client_that_does_not_read(start_proxy, upstream):
         wait_until(lambda: upstream.requests and upstream.requests[0].gone, "the upstream request was broken off")
         response = wire.response()
         assert response is None or not response.complete
-    assert proxy.event()["error"]["kind"] in ("client_aborted", "request_timeout")
+    assert proxy.event()["error"] == {"kind": "client_aborted", "message": "the client did not take the response in time (timeouts.write)"}
 
 
 def test_connect(start_proxy):
@@ -137,18 +137,17 @@ def test_connect(start_proxy):
             one.setblocking(False)
             one.connect_ex(listener.getsockname())
         proxy = start_proxy({"timeouts": {"connect": 0.5}, "routes": [{"prefix": "/", "upstream": "http://127.0.0.1:%d" % listener.getsockname()[1]}]})
-        response = proxy.exchange("GET", "/")
+        answer(proxy.exchange("GET", "/"), 504, "upstream_timeout")
         for one in full:
             one.close()
-    assert response.status in (502, 504)
     event = proxy.event()
-    assert event["error"]["kind"] in ("upstream_timeout", "upstream_unreachable") and event["status"] == response.status
+    assert event["error"]["kind"] == "upstream_timeout" and event["status"] == 504
 
 
 def test_tls_handshake_that_never_ends(start_proxy, silent_listener):
     proxy = start_proxy({"timeouts": {"connect": 0.5}, "routes": [{"prefix": "/", "upstream": "https://127.0.0.1:%d" % silent_listener.getsockname()[1]}]})
-    assert proxy.exchange("GET", "/").status in (502, 504)
-    assert proxy.event()["error"]["kind"] in ("upstream_timeout", "upstream_unreachable")
+    answer(proxy.exchange("GET", "/"), 504, "upstream_timeout")
+    assert proxy.event()["error"]["kind"] == "upstream_timeout"
 
 
 def test_upstream_that_never_reads_the_upload(start_proxy, upstream):
