@@ -128,6 +128,19 @@ static void writes_in_small_pieces_become_whole(void **state)
     }
 }
 
+static uint64_t size_of_segments(const struct event_log *log)
+{
+    struct event_log_segment segments[64];
+    size_t count = event_log_segments(log, segments, 64);
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        char *path = segment_path(segments[i].first);
+        bytes += size_of(path);
+        free(path);
+    }
+    return bytes;
+}
+
 /* A full disk at each of the first calls of a write: nothing of the batch stays, and later it goes on. */
 static void check_full(enum call call, int code, int after)
 {
@@ -148,6 +161,7 @@ static void check_full(enum call call, int code, int after)
             assert_int_equal(event_log_last(log), last);
             assert_int_equal(event_log_next(log), last + 1);
             assert_true(event_log_bytes(log) <= bytes);
+            assert_int_equal(event_log_bytes(log), size_of_segments(log));
         } else {
             last += staged;
         }

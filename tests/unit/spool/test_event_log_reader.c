@@ -188,12 +188,16 @@ static void the_clock_may_be_set(void **state)
     struct event_log_reader *reader = event_log_reader_new(log_folder);
     const time_t shifts[] = {0, -10, 3600, -100000, 0, 100000};
     for (size_t i = 0; i < sizeof shifts / sizeof shifts[0]; i++) {
-        struct timespec changed = {.tv_sec = time(NULL) + shifts[i]};
+        struct timespec changed[] = {{.tv_sec = time(NULL) + shifts[i]}, {.tv_sec = time(NULL) + shifts[i]}};
         append(log, 3, MOST);
-        assert_int_equal(utimensat(AT_FDCWD, log_folder, (struct timespec[]){changed, changed}, 0), 0);
-        assert_int_equal(read_on(reader, UINT64_MAX, MOST).records, i == 0 ? 3 : 6);
+        assert_int_equal(utimensat(AT_FDCWD, log_folder, changed, 0), 0);
+        assert_int_equal(read_on(reader, UINT64_MAX, MOST).records, 3);
         assert_int_equal(event_log_rotate(log), EVENT_LOG_DONE);
         append(log, 3, MOST);
+        /* A change so shortly after another one may have the same time. */
+        if (shifts[i] >= 0)
+            assert_int_equal(utimensat(AT_FDCWD, log_folder, changed, 0), 0);
+        assert_int_equal(read_on(reader, UINT64_MAX, MOST).records, 3);
     }
     event_log_reader_free(reader);
     event_log_close(log);
