@@ -131,7 +131,7 @@ static struct bus *bus;
 static struct disk_bus_settings bus_settings;
 
 #define SECOND_NS NANOSECONDS_PER_SECOND
-#define LIMIT_MS  60000
+#define LIMIT_MS  30000
 
 /* Until it is true. */
 #define WAIT_FOR(condition)                                                                                  \
