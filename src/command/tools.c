@@ -91,7 +91,8 @@ void tools_append_size(struct buffer *out, uint64_t bytes)
 
 bool tools_flush(struct buffer *out)
 {
-    bool fine = fwrite(buffer_data(out), 1, out->size, stdout) == out->size && fflush(stdout) == 0;
+    size_t size = out->size;
+    bool fine = (size == 0 || fwrite(buffer_data(out), 1, size, stdout) == size) && fflush(stdout) == 0;
     buffer_clear(out);
     if (!fine) {
         command_error("cannot write to the standard output");
