@@ -20,10 +20,10 @@
 #include "base/memory.h"
 
 #define MAX_FILE      (1 << 20)
-#define RANDOM_SPLITS 100
+#define RANDOM_SPLITS 50
 /* Cuts in two: everywhere near both ends, and at so many places between. */
-#define NEAR_ENDS   1024
-#define MANY_PLACES 500
+#define NEAR_ENDS   256
+#define MANY_PLACES 100
 
 /* One way to cut. */
 struct split {
