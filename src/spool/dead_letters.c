@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "spool/event_log.h"
 #include "spool/folder.h"
 #include "spool/letter.h"
@@ -368,27 +369,24 @@ static struct event_record *without_bodies(const struct event_record *event)
 }
 
 static bool append(struct dead_letters *letters, struct buffer *head, struct event_record *event,
-                   struct error *error)
+                   bool is_second_try, struct error *error)
 {
-    if (letters->given_up && !write_anew(letters, error))
+    if (letters->given_up && !write_anew(letters, error)) {
+        end_unsynced(letters, true);
         return false;
+    }
     if (!stage(letters->log, head, event)) {
         if (!rotate(letters, error))
             return false;
         tidy(letters);
         bool staged = stage(letters->log, head, event);
-        assert(staged);
+        assert(staged); /* any letter has a place in an empty segment */
         (void)staged;
     }
     enum event_log_result result = event_log_write(letters->log);
-    if (result == EVENT_LOG_FAILED) {
-        if (!write_anew(letters, error) || !stage(letters->log, head, event)) {
-            end_unsynced(letters, true);
-            return false;
-        }
-        result = event_log_write(letters->log);
-        letters->given_up = result == EVENT_LOG_FAILED;
-    }
+    letters->given_up = result == EVENT_LOG_FAILED;
+    if (letters->given_up && !is_second_try)
+        return append(letters, head, event, true, error);
     return explain(letters, result, "write failed", error);
 }
 
@@ -402,7 +400,7 @@ bool dead_letters_add(struct dead_letters *letters, const struct dead_letter *le
     if (!fine)
         error_set(error, "%s: an event of %zu bytes is too large", letters->path, event_stored_size(event));
     pthread_mutex_lock(&letters->mutex);
-    if (fine && append(letters, &head, event, error)) {
+    if (fine && append(letters, &head, event, false, error)) {
         remember(letters, &head, event);
         if (letters->kept != NULL)
             metric_add(letters->kept, 1);

@@ -212,3 +212,23 @@ def test_disk_bus_does_not_wait_for_a_dead_destination_at_the_end(start_proxy):
         proxy.start()
         wait_outcomes(proxy, delivered=20, waiting=0)
         assert {event["query"] for event in sink.events()[tries:]} == set(numbers("n", 20))
+
+
+def test_pipeline_that_goes_and_comes_back_has_what_it_left_on_disk(start_proxy):
+    def wait_reloaded(times):
+        wait_until(lambda: proxy.stderr.count("configuration reloaded") == times, "the reload")
+    bus = {"bus": {1: "disk", "path": "spool"}}
+    with Sink() as sink:
+        proxy = start_proxy(observability(hook(f"http://127.0.0.1:{free_port()}"), **bus))
+        send(proxy, *numbers("n", 5))
+        wait_outcomes(proxy, waiting=5)
+        proxy.reload(observability({"name": "other", "dispatcher": {1: "file", "path": "other.jsonl"}}, **bus))
+        wait_reloaded(1)
+        wait_until(lambda: "they stay on the bus" in proxy.stderr, "it has ended")
+        wait_until(proxy.balanced, "counters add up while it is gone")
+        assert proxy.metrics().outcomes("hook")["waiting"] == 5
+        proxy.reload(observability(hook(sink.url), **bus))
+        wait_reloaded(2)
+        wait_outcomes(proxy, delivered=5, waiting=0)
+        wait_until(proxy.balanced, "counters add up when it is back")
+        assert proxy.metrics().value("llm_proxy_events_received_total", pipeline="hook") == 5
