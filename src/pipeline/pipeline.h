@@ -56,7 +56,7 @@ bool pipeline_start(struct pipeline *pipeline, struct error *error);
  */
 bool pipeline_succeed(struct pipeline *pipeline, struct pipeline *predecessor, void (*done)(void *argument),
                       void *argument);
-/* No more events come, from here on: deliver what waits. done(argument) is called once on the pipeline's thread when nothing is left. */
+/* No more events come, from here on: deliver what waits; on a bus that keeps events until the first try that fails, which leaves the rest there. done(argument) is called once on the pipeline's thread when nothing is left. */
 void pipeline_drain(struct pipeline *pipeline, void (*done)(void *argument), void *argument);
 /* Stops now, joins, frees. What was not delivered, and is not left to a successor, is counted as dropped with the reason "shutdown", unless the bus keeps it. Returns how many. */
 size_t pipeline_free(struct pipeline *pipeline);
