@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""CPU per request and per streamed piece: llm-proxy beside nginx proxy_pass, in one run.
+"""CPU per request and per streamed piece, and latency: llm-proxy beside nginx proxy_pass, in one run.
 
 Each contestant is pinned to one core; load and upstreams have another. All are started once, then measured in turns, in several rounds; the medians
 are compared, so that what disturbs the machine disturbs everybody. CPU is user + system time of the contestant's processes, from /proc/PID/stat.
 
     requests   64 connections, POST of 1,200 bytes, reply of 512, as fast as they come; the upstream is an nginx that answers from memory
     pieces     100 connections, each stream 50 server-sent events 5 ms apart; the upstream is stream_server.c, which counts what it wrote
+    latency    the requests again over 4 connections, so that neither core is busy all the time: how long one takes, as the client sees it
+
+With the bus on disk the events are synced: --folder says on which disk.
 
 Run by run.sh.
 """
@@ -27,6 +30,7 @@ import urllib.request
 HERE = pathlib.Path(__file__).parent
 REQUEST_CONNECTIONS = 64
 STREAM_CONNECTIONS = 100
+LATENCY_CONNECTIONS = 4
 PIECES = 50
 INTERVAL_MS = 5
 REPLY_BYTES = 512
@@ -77,7 +81,7 @@ return {{
     {{ name = "stream", prefix = "/stream/", upstream = "http://127.0.0.1:{stream}" }},
   }},
   observability = {{
-    enabled = {enabled}, buffer_size = {buffer_events}, bus = {{ "memory" }},
+    enabled = {enabled}, buffer_size = {buffer_events}, bus = {{ {bus} }},
     pipelines = {{ {{ name = "events", transforms = {{ {transforms} }}, dispatcher = {{ "file", path = "events.jsonl" }} }} }},
   }},
 }}
@@ -171,7 +175,7 @@ class Bench:
                 process.wait()
 
     def load(self, port, path, connections, seconds):
-        """Requests that were answered."""
+        """Requests that were answered, and the median and the 99th percentile of how long they took, in microseconds."""
         output = subprocess.run(
             ["taskset", "-c", str(self.load_core), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(HERE / "post.lua"),
              f"http://127.0.0.1:{port}{path}"],
@@ -179,7 +183,7 @@ class Bench:
         requests, errors = map(int, re.search(r"^result (\d+) (\d+)$", output, re.M).groups())
         if errors or not requests:
             sys.exit(f"bench: {requests} answers, {errors} errors\n{output}")
-        return requests
+        return requests, *map(int, re.search(r"^latency (\d+) (\d+)$", output, re.M).groups())
 
 
 class Contestant:
@@ -187,7 +191,7 @@ class Contestant:
 
     def __init__(self, name, process, port, admin=None, events=None):
         self.name, self.process, self.port, self.admin, self.events = name, process, port, admin, events
-        self.request_us, self.request_rate, self.piece_us, self.piece_rate = [], [], [], []
+        self.request_us, self.request_rate, self.piece_us, self.piece_rate, self.latency_us = [], [], [], [], []
 
     def settle(self):
         """Until no event waits; then the file can go."""
@@ -214,7 +218,7 @@ def measure(contestant, run):
 
 
 def measure_requests(bench, contestant, seconds):
-    cpu, wall, requests = measure(contestant, lambda: bench.load(contestant.port, "/plain/v1/chat/completions", REQUEST_CONNECTIONS, seconds))
+    cpu, wall, (requests, _, _) = measure(contestant, lambda: bench.load(contestant.port, "/plain/v1/chat/completions", REQUEST_CONNECTIONS, seconds))
     contestant.request_us.append(cpu / requests * 1e6)
     contestant.request_rate.append(requests / wall)
 
@@ -229,12 +233,18 @@ def measure_pieces(bench, contestant, seconds, count_url):
     contestant.piece_rate.append(pieces / wall)
 
 
-def start_llm_proxy(bench, binary, name, title, enabled, transforms, upstreams):
+def measure_latency(bench, contestant, seconds):
+    _, median, tail = bench.load(contestant.port, "/plain/v1/chat/completions", LATENCY_CONNECTIONS, seconds)
+    contestant.settle()
+    contestant.latency_us.append((median, tail))
+
+
+def start_llm_proxy(bench, binary, name, title, enabled, transforms, bus, upstreams):
     folder = bench.folder / name
     folder.mkdir()
     port, admin = free_port(), free_port()
     (folder / "config.lua").write_text(LLM_PROXY.format(
-        port=port, admin=admin, enabled=enabled, transforms=transforms, buffer_events=BUFFER_EVENTS, **upstreams))
+        port=port, admin=admin, enabled=enabled, transforms=transforms, bus=bus, buffer_events=BUFFER_EVENTS, **upstreams))
     process = bench.start(name, bench.proxy_core, [binary, "serve", "-c", folder / "config.lua"], port)
     events = folder / "events.jsonl" if enabled == "true" else None
     return Contestant(title, process, port, f"http://127.0.0.1:{admin}", events)
@@ -250,9 +260,11 @@ def start_all(bench, binary):
     contestants = [Contestant("nginx proxy_pass", *bench.start_nginx("nginx", bench.proxy_core, NGINX_PROXY, **upstreams))]
     if binary:
         contestants += [
-            start_llm_proxy(bench, binary, "off", "llm-proxy, capture off", "false", "", upstreams),
-            start_llm_proxy(bench, binary, "file", "llm-proxy, events to a file", "true", "", upstreams),
-            start_llm_proxy(bench, binary, "llm", "llm-proxy, transform llm and file", "true", '"llm"', upstreams),
+            start_llm_proxy(bench, binary, "off", "llm-proxy, capture off", "false", "", '"memory"', upstreams),
+            start_llm_proxy(bench, binary, "file", "llm-proxy, events to a file", "true", "", '"memory"', upstreams),
+            start_llm_proxy(bench, binary, "llm", "llm-proxy, transform llm and file", "true", '"llm"', '"memory"', upstreams),
+            start_llm_proxy(bench, binary, "disk", "llm-proxy, bus on disk and file", "true", "", '"disk", path = "spool"', upstreams),
+            start_llm_proxy(bench, binary, "audit", "llm-proxy, the same with audit", "true", "", '"disk", path = "spool", audit = true', upstreams),
         ]
     return contestants, f"http://127.0.0.1:{stream}/count"
 
@@ -260,12 +272,14 @@ def start_all(bench, binary):
 def report(contestants, rounds, seconds):
     nginx = contestants[0]
     print(f"Medians of {rounds} rounds of {seconds} s each. CPU is user + system time of all threads, on one core.\n")
-    print(f"{'':36}{'requests/s':>11}{'us/request':>12}{'x nginx':>9}   {'pieces/s':>9}{'us/piece':>10}{'x nginx':>9}")
+    print(f"{'':36}{'requests/s':>11}{'us/request':>12}{'x nginx':>9}   {'pieces/s':>9}{'us/piece':>10}{'x nginx':>9}   {'p50 ms':>8}{'p99 ms':>8}")
     for contestant in contestants:
         request, piece = statistics.median(contestant.request_us), statistics.median(contestant.piece_us)
         print(f"{contestant.name:36}{statistics.median(contestant.request_rate):11.0f}{request:12.2f}"
               f"{request / statistics.median(nginx.request_us):9.2f}   {statistics.median(contestant.piece_rate):9.0f}{piece:10.2f}"
-              f"{piece / statistics.median(nginx.piece_us):9.2f}")
+              f"{piece / statistics.median(nginx.piece_us):9.2f}   "
+              f"{statistics.median(median for median, _ in contestant.latency_us) / 1000:8.2f}"
+              f"{statistics.median(tail for _, tail in contestant.latency_us) / 1000:8.2f}")
     print()
     for contestant in contestants:
         if contestant.events:
@@ -275,15 +289,16 @@ def report(contestants, rounds, seconds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="CPU per request and per streamed piece, llm-proxy beside nginx.")
+    parser = argparse.ArgumentParser(description="CPU per request and per streamed piece, and latency, llm-proxy beside nginx.")
     parser.add_argument("--binary", help="llm-proxy; without it nginx alone is measured")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
+    parser.add_argument("--folder", help="for the files of all (the system's for temporary files)")
     arguments = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         sys.exit("bench: needs two cores: one for the proxies, one for load and upstreams")
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="llm-proxy-bench-"))
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="llm-proxy-bench-", dir=arguments.folder))
     bench = Bench(folder, cores[:2])
     try:
         subprocess.run(["cc", "-std=c17", "-D_GNU_SOURCE", "-O2", "-o", folder / "stream_server", HERE / "stream_server.c"], check=True)
@@ -296,6 +311,7 @@ def main():
             for contestant in contestants[shift:] + contestants[:shift]:
                 measure_requests(bench, contestant, arguments.seconds)
                 measure_pieces(bench, contestant, arguments.seconds, count_url)
+                measure_latency(bench, contestant, arguments.seconds)
         report(contestants, arguments.rounds, arguments.seconds)
     finally:
         bench.stop()

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Compares llm-proxy's CPU per request and per streamed piece with nginx's, and prints the ratios. About three minutes.
+# Compares llm-proxy's CPU per request and per streamed piece with nginx's, prints the ratios, and how long a request takes. About five minutes.
 #
 #   tests/bench/run.sh                            builds the release preset and measures it
 #   LLM_PROXY_BINARY=PATH tests/bench/run.sh      measures that binary
