@@ -170,10 +170,11 @@ static void on_drain(void *argument)
 {
     struct message *message = argument;
     struct worker *worker = message->worker;
-    for (size_t i = 0; i < worker->listener_count; i++) {
+    size_t listener_count = worker->listener_count;
+    worker->listener_count = 0; /* on_exhausted may come, and is not to touch those that are gone */
+    for (size_t i = 0; i < listener_count; i++) {
         listener_drain_and_free(worker->listeners[i]);
     }
-    worker->listener_count = 0;
     worker->draining = true;
     worker->on_idle = message->on_idle;
     worker->on_idle_argument = message->argument;
