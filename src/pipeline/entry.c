@@ -8,6 +8,7 @@
 
 #include "base/memory.h"
 #include "pipeline/settle.h"
+#include "script/host.h"
 
 /* What a pipeline leaves of an entry to its successor. */
 struct legacy {
@@ -260,7 +261,9 @@ static int entry_fail(lua_State *lua)
         return 0;
     assert(failure.reason != NULL);
     mark_settled(entry);
+    uint64_t begun = script_begin_blocking(lua);
     settle_failed(entry->host, &entry->ticket, entry->event, &failure);
+    script_end_blocking(lua, begun);
     release(entry, false);
     return 0;
 }

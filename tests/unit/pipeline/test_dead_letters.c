@@ -15,13 +15,15 @@
 
 static char root[64];
 static struct world *syncing; /* set: each sync is recorded in it */
-static atomic_bool syncs_fail;
+static atomic_bool syncs_fail, syncs_are_slow;
 
 /* In the place of the C library's. */
 int fdatasync(int fd)
 {
     if (syncing != NULL)
         world_note(syncing, SLICE("sync"));
+    if (syncs_are_slow)
+        usleep(500000);
     if (syncs_fail) {
         errno = EIO;
         return -1;
@@ -36,7 +38,7 @@ static void start(struct world *world, const char *definition)
     snprintf(root, sizeof root, "/tmp/letters-XXXXXX");
     assert_non_null(mkdtemp(root));
     const struct dead_letters_settings settings = {
-        .folder = root, .pipeline = "test", .max_bytes = 1 << 30, .max_age_ns = UINT64_C(86400000000000)};
+        .folder = root, .pipeline = "test", .max_bytes = 1 << 20, .max_age_ns = UINT64_C(86400000000000)};
     world->dead_letters = dead_letters_open(&settings, &error);
     assert_non_null(world->dead_letters);
     if (!world_try(world, definition, &error))
@@ -327,6 +329,27 @@ static void what_cannot_be_written_is_dropped_with_its_reason(void **state)
     stop(&world);
 }
 
+/* Each letter fills a segment, and the one before is synced. */
+static void a_slow_disk_is_no_runaway_code(void **state)
+{
+    (void)state;
+    struct world world = {.watchdog_seconds = 0.2};
+    char *large = xcalloc(1, 60001);
+    memset(large, 'x', 60000);
+    start(&world, "return pipeline { batch = { max_events = 3, max_wait = 60 }, deliver = function(batch)\n"
+                  "record(ids(batch)) return verdict.partial { reject = { 'no', 'no' } } end }");
+    syncs_are_slow = true;
+    for (const char *id = "abc"; *id != '\0'; id++)
+        world_publish(&world, (char[]){*id, '\0'}, large);
+    world_drain(&world);
+    syncs_are_slow = false;
+    world_assert_recorded(&world, "a,b,c\n");
+    assert_int_equal(world_metric(&world, EVENTS("delivered")), 1);
+    assert_int_equal(world_metric(&world, LETTERS), 2);
+    free(large);
+    stop(&world);
+}
+
 static void a_dry_run_gives_the_dispatcher_nothing(void **state)
 {
     (void)state;
@@ -383,6 +406,7 @@ int main(void)
         cmocka_unit_test(a_letter_is_durable_before_its_event_is_settled),
         cmocka_unit_test(what_cannot_be_made_durable_is_dropped_with_its_reason),
         cmocka_unit_test(what_cannot_be_written_is_dropped_with_its_reason),
+        cmocka_unit_test(a_slow_disk_is_no_runaway_code),
         cmocka_unit_test(a_dry_run_gives_the_dispatcher_nothing),
         cmocka_unit_test(the_state_of_a_pipeline_can_be_seen),
     };
