@@ -106,13 +106,14 @@ static bool is_healthy(struct bus *handle, const char **reason)
     return false;
 }
 
+/* Half of the queue is left to the requests that were let in before and have yet to end. */
 static bool has_room(struct bus *handle)
 {
     struct disk_bus *bus = disk_bus_of(handle);
     return !atomic_load_explicit(&bus->failed, memory_order_relaxed) &&
            !atomic_load_explicit(&bus->full, memory_order_relaxed) &&
-           atomic_load_explicit(&bus->queued, memory_order_relaxed) < bus->settings.queue_events &&
-           atomic_load_explicit(&bus->held_memory, memory_order_relaxed) < bus->settings.queue_bytes;
+           atomic_load_explicit(&bus->queued, memory_order_relaxed) <= bus->settings.queue_events / 2 &&
+           atomic_load_explicit(&bus->held_memory, memory_order_relaxed) <= bus->settings.queue_bytes / 2;
 }
 
 static void collect(void *argument)

@@ -34,10 +34,11 @@
 
 /* The disk ------------------------------------------------------------------------------------------------------------------------------------------------------------ */
 
-static atomic_int failing_syncs;     /* of segments: that many fail */
-static atomic_bool hanging_syncs;    /* of segments: they do not return */
-static atomic_int failing_writes;    /* of records: that many fail */
-static atomic_bool disk_is_full;     /* no record finds room */
+static pthread_mutex_t disk_moves = PTHREAD_MUTEX_INITIALIZER; /* no record is written while it is held */
+static atomic_int failing_syncs;                               /* of segments: that many fail */
+static atomic_bool hanging_syncs;                              /* of segments: they do not return */
+static atomic_int failing_writes;                              /* of records: that many fail */
+static atomic_bool disk_is_full;                               /* no record finds room */
 static atomic_size_t segments_fit;   /* no record finds room while there are more; 0: any number */
 static atomic_int syncs_of_segments; /* that succeeded */
 
@@ -121,7 +122,10 @@ ssize_t pwritev(int fd, const struct iovec *pieces, int count, off_t offset)
         errno = full ? ENOSPC : EIO;
         return -1;
     }
-    return syscall(SYS_pwritev, fd, pieces, count, offset, 0L);
+    pthread_mutex_lock(&disk_moves);
+    ssize_t wrote = syscall(SYS_pwritev, fd, pieces, count, offset, 0L);
+    pthread_mutex_unlock(&disk_moves);
+    return wrote;
 }
 
 /* The bus ------------------------------------------------------------------------------------------------------------------------------------------------------------- */
