@@ -321,7 +321,10 @@ uint64_t exchange_tick(struct exchange *exchange)
         tick_request(exchange, &tick);
     } else if (exchange->state == EXCHANGE_RESPONDING) {
         tick_response(exchange, &tick);
-    } else if (exchange->state == EXCHANGE_HELD && is_over(&tick, exchange->held_ns, MAX_HOLD_NS)) {
+    }
+    /* Also when a time-out has just been answered, and that answer is held. */
+    if (client->exchange == exchange && exchange->state == EXCHANGE_HELD &&
+        is_over(&tick, exchange->held_ns, MAX_HOLD_NS)) {
         cut_held(exchange, "timeout", "its event was not stored in time");
     }
     return client->exchange == exchange && exchange->state < EXCHANGE_DONE ? tick.next : 0;

@@ -78,7 +78,7 @@ def test_every_kind_of_message_is_complete_and_recorded(proxy):
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 def test_bodies_are_the_same_to_the_last_byte(proxy, framing):
-    sizes = [0, 1, 2, 16384, 65535, 65536, 65537, 3_000_000]
+    sizes = [0, 1, 2, 16384, 65535, 65536, 65537, 400_000]
     for size in sizes:
         response = proxy.exchange("GET", "/bytes", [("x-mock-size", str(size)), ("x-mock-framing", framing)])
         assert response.complete and response.body == body_of_size(size)
