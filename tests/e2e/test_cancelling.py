@@ -3,16 +3,16 @@
 At once is 100 ms on an idle machine. Here it is only held against a time that no time-out and no name server could explain; what was measured is printed.
 """
 
+import contextlib
 import datetime
 import fcntl
+import socket
 import termios
 import time
 from pathlib import Path
 
 import pytest
 
-from support.names import BlackHole
-from support.ports import free_port
 from support.script import HEAD, ScriptedUpstream, close, flood, gone, half_close, meet, reset, send, sockets, take
 from support.waiting import PATIENCE, wait_until
 
@@ -79,6 +79,19 @@ def start(start_proxy, authority):
     return start
 
 
+@contextlib.contextmanager
+def unanswering():
+    """The URL of a listener whose queue is full, so that it answers no connection."""
+    with contextlib.ExitStack() as waiting, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(8):
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        yield "http://127.0.0.1:%d" % listener.getsockname()[1]
+
+
 def leave(wire, how):
     """When it was."""
     left = time.time()
@@ -130,9 +143,8 @@ def test_cancelled_while_the_upstream_does_not_read(start, authority, scheme):
 @pytest.mark.parametrize("how", [reset, close, half_close])
 @pytest.mark.parametrize("client", [[send(GET)], [send(POST), flood_until_held_back]], ids=["get", "post"])
 def test_cancelled_while_connecting(start, how, client):
-    port = free_port()
-    with BlackHole("127.0.0.1", port):
-        proxy = start(f"http://127.0.0.1:{port}")
+    with unanswering() as url:
+        proxy = start(url)
         with proxy.wire() as wire:
             for step in client:
                 step(wire)

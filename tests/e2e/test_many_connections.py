@@ -115,6 +115,7 @@ def test_idle_and_slow_connections_disturb_nobody(start_proxy, crowd):
             stop.set()
             thread.join()
         assert all(is_open(connection) for connection in people.sockets)
+        proxy.wait_events(len(used) + 200)
         metrics = proxy.metrics()
         assert metrics.value("llm_proxy_requests_total") == metrics.value("llm_proxy_requests_total", code="200") == len(used) + 200
         assert metrics.value("llm_proxy_bad_requests_total") == 0
@@ -122,7 +123,7 @@ def test_idle_and_slow_connections_disturb_nobody(start_proxy, crowd):
         if not SANITIZED:
             assert grown / len(people.sockets) < PER_CONNECTION
     wait_until(lambda: proxy.metrics().value("llm_proxy_bad_requests_total", reason="closed_within_head") == len(slow), "each slow one was counted")
-    proxy.wait_events(len(used) + 200)
+    assert len(proxy.events()) == len(used) + 200
 
 
 def test_slow_heads_are_thrown_out_one_and_all(start_proxy, crowd):
