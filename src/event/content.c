@@ -117,7 +117,8 @@ static enum verdict decode_gzip(struct source source, const struct sink *sink)
 static enum verdict decode_deflate(struct source source, const struct sink *sink)
 {
     enum verdict verdict = inflate_all(source, MAX_WBITS, false, sink);
-    if (verdict != BROKEN)
+    bool too_large = sink->out->size > sink->limit;
+    if (verdict != BROKEN || too_large)
         return verdict;
     buffer_clear(sink->out);
     return inflate_all(source, -MAX_WBITS, false, sink);

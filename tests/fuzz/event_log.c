@@ -102,6 +102,33 @@ static struct event_log *open_log(struct event_log_recovery *recovery, struct er
     return event_log_open(&settings, recovery, error);
 }
 
+static void count_records(void *argument, const char *file, const struct event_log_segment *found,
+                          uint64_t records, const char *fault)
+{
+    uint64_t *count = argument;
+    (void)file;
+    (void)found;
+    REQUIRE(fault == NULL || fault[0] != 0);
+    *count += records;
+}
+
+static void see_segment(void *argument, const char *file, const struct event_log_segment *found)
+{
+    uint64_t *last = argument;
+    (void)file;
+    *last = found->last;
+}
+
+/* What tools say of it: checked, and believed. */
+static void check_tools(uint64_t records)
+{
+    struct error error = {.message = ""};
+    uint64_t verified = 0, last = 0;
+    REQUIRE_MESSAGE(event_log_verify(folder, count_records, &verified, &error), error.message);
+    REQUIRE(verified == records);
+    event_log_list(folder, see_segment, &last, &error);
+}
+
 static void check_segment(struct slice bytes)
 {
     struct event_log_recovery recovery, again;
@@ -113,6 +140,7 @@ static void check_segment(struct slice bytes)
     uint64_t records = read_records(bytes, 0, &last);
     for (uint64_t from = 1; from <= last + 1 && from < 40; from++)
         REQUIRE(read_records(bytes, from, &same) <= records);
+    check_tools(records);
 
     struct event_log *log = open_log(&recovery, &error);
     if (log == NULL) {

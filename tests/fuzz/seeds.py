@@ -17,7 +17,7 @@ import zlib
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
 HARNESSES = ["request", "response", "chunked", "body", "tunnel", "redact", "content", "event", "event_read", "event_log", "letter", "json", "sse", "llm", "codec", "time"]
-LARGEST = 16384  # bytes: larger ones only slow a fuzzer down
+LARGEST = 20480  # bytes: larger ones only slow a fuzzer down
 WORDS = {  # whose string literals are the dictionary
     "request": "src/http/*.c src/proxy/[afr]*.c", "response": "src/http/*.c", "body": "src/http/*.c",
     "event_read": "src/pipeline/event_read.c", "tunnel": "src/net/tunnel.c", "redact": "src/proxy/redact.c", "time": "src/base/clock.c",
@@ -41,6 +41,8 @@ def http_seeds():
             head, _, body = raw.partition(b"\r\n\r\n")
             if body and b"transfer-encoding" in head.lower():
                 yield "chunked", f"{name}-{vector}", body
+    yield "chunked", "extensions_too_large", b"".join(b"1;%s\r\nx\r\n" % (b"e" * 1000) for _ in range(17)) + b"0\r\n\r\n"
+    yield "chunked", "extensions_just_right", b"".join(b"1;%s\r\nx\r\n" % (b"e" * 1000) for _ in range(16)) + b"0\r\n\r\n"
 
 
 def field(tag, value):
@@ -126,7 +128,7 @@ def coded_seeds():
 def text_seeds():
     for name, text in {
         "secrets": "key=1&a=2&API_KEY=3&x-amz-signature=4&mine=5&%6bey=6;b=7&k=key=8", "semicolons": "a;key=1;b&c;d=;token=2#key=3",
-        "reference": "https://a.test/p;key=0?sig=1&b=2#access_token=3", "odd": "&&==&key&key=&=key&%=1&%4=2&k%65y%=3&KEY=%&;;", "nested": "u=/x?key=1&token=t?sig=s",
+        "escapes": "ke%79=1&%6b%65%79=2&si%67=3&SI%47=4&tok%65n=5&tok%65=6&x%2damz%2D=7", "reference": "https://a.test/p;key=0?sig=1&b=2#access_token=3", "odd": "&&==&key&key=&=key&%=1&%4=2&k%65y%=3&KEY=%&;;", "nested": "u=/x?key=1&token=t?sig=s",
     }.items():
         yield "redact", name, text.encode()
     for name, text in {
