@@ -103,7 +103,9 @@ static bool load_authorities(SSL_CTX *context, const struct tls_settings *settin
     }
     X509_STORE *store = SSL_CTX_get_cert_store(context);
     for (int i = 0; i < sk_X509_num(certificates); i++) {
-        X509_STORE_add_cert(store, sk_X509_value(certificates, i));
+        X509 *certificate = sk_X509_value(certificates, i);
+        X509_check_purpose(certificate, -1, 0); /* what it caches in there, before workers share it */
+        X509_STORE_add_cert(store, certificate);
     }
     ERR_clear_error();
     sk_X509_pop_free(certificates, X509_free);
