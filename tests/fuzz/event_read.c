@@ -64,9 +64,10 @@ static void check_event(const struct event_record *event)
     struct buffer json = {0};
     check_stored(event);
     event_write_json(event, MAX_DECODED, &json);
-    /* Names of headers that were not in lower case may be in another order. */
+    /* Names of headers that were not in lower case may be in another order; and a tail of which no character is whole is none. */
+    bool has_tail = event_response_tail(event)->size > 0;
     struct buffer second = again(buffer_slice(&json)), third = again(buffer_slice(&second));
-    REQUIRE(second.size == json.size);
+    REQUIRE(second.size == json.size || has_tail);
     REQUIRE(slice_equal(buffer_slice(&second), buffer_slice(&third)));
     buffer_free(&json);
     buffer_free(&second);
