@@ -342,6 +342,11 @@ static void remove_through(struct job *job, size_t at_least)
     free(through.items);
 }
 
+static void on_waits(void *argument)
+{
+    remove_through(argument, 1);
+}
+
 static bool replay_letter(struct job *job, const char *pipeline, const struct dead_letter *letter)
 {
     (void)pipeline;
@@ -359,7 +364,7 @@ static void replay(struct job *job)
     struct error error;
     bool dry_run = job->options->values[OPTION_DRY_RUN] != NULL;
     struct replayer_settings settings = {
-        .config = job->config, .dry_run = dry_run, .settled = on_settled, .argument = job};
+        .config = job->config, .dry_run = dry_run, .settled = on_settled, .waits = on_waits, .argument = job};
     if (job->config == NULL) {
         command_error("dlq replay needs the configuration: the letters go through its pipeline");
         job->fine = false;

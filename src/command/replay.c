@@ -134,14 +134,21 @@ static void write_state(struct job *job)
     free(next);
 }
 
-static void now_and_then(struct job *job, uint64_t done, uint64_t total)
+/* Called again and again. */
+static void keep_state(void *argument)
 {
+    struct job *job = argument;
     uint64_t now = clock_monotonic_ns();
-    replayer_show_progress(job->replayer, done, total);
     if (keeps_state(job) && now >= job->next_state_ns) {
         job->next_state_ns = now + STATE_INTERVAL_NS;
         write_state(job);
     }
+}
+
+static void now_and_then(struct job *job, uint64_t done, uint64_t total)
+{
+    replayer_show_progress(job->replayer, done, total);
+    keep_state(job);
 }
 
 /* Where an earlier run was stopped. */
@@ -345,6 +352,7 @@ static int replay(struct job *job, size_t index)
                                          .index = index,
                                          .dry_run = job->options->values[OPTION_DRY_RUN] != NULL,
                                          .settled = on_settled,
+                                         .waits = keep_state,
                                          .argument = job};
     if (!open_source(job, pipeline)) {
         return EXIT_FAILED;

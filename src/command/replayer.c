@@ -51,9 +51,14 @@ static void on_signal(int number)
     interrupted = 1;
 }
 
-/* Waits for a change, a signal, or a moment. The mutex is held. */
+/* Waits for a change, a signal, or a moment. The mutex is held, but for the call of whoever wants to know. */
 static void wait_a_moment(struct replayer *replayer)
 {
+    if (replayer->settings.waits != NULL) {
+        pthread_mutex_unlock(&replayer->mutex);
+        replayer->settings.waits(replayer->settings.argument);
+        pthread_mutex_lock(&replayer->mutex);
+    }
     uint64_t until = clock_realtime_us() + POLL_NS / 1000;
     struct timespec limit = {.tv_sec = (time_t)(until / 1000000), .tv_nsec = (long)(until % 1000000) * 1000};
     pthread_cond_timedwait(&replayer->changed, &replayer->mutex, &limit);

@@ -19,7 +19,10 @@ struct replayer_settings {
     /* What became of the event that was handed in as the number-th one (from 1), on another thread, one call at a time. result: delivered, filtered or dropped. reason and error may be NULL. */
     void (*settled)(void *argument, uint64_t number, struct slice event_id, const char *result,
                     const char *reason, const char *error);
-    void *argument;
+    void (*waits)(
+        void *
+            argument); /* called now and then while replayer_add() and replayer_finish() wait; NULL: nobody asks */
+    void *argument; /* of both */
 };
 
 /* NULL: *error says why. */
