@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.."
 seconds=${1:?how many seconds for each harness?}
 shift
 build=${BUILD:-build/fuzz}
-names=${*:-request response chunked body tunnel redact content event event_read event_log letter json sse llm codec time}
+names=${*:-request response chunked body tunnel admin redact content event event_read event_log letter json sse llm codec time}
 
 [ -f "$build/CMakeCache.txt" ] || CC=clang cmake --preset fuzz -B "$build" >/dev/null
 cmake --build "$build" --target fuzz_seeds $(printf ' fuzz_%s' $names) | tail -n 1

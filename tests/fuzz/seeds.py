@@ -16,11 +16,11 @@ import zlib
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
-HARNESSES = ["request", "response", "chunked", "body", "tunnel", "redact", "content", "event", "event_read", "event_log", "letter", "json", "sse", "llm", "codec", "time"]
+HARNESSES = ["request", "response", "chunked", "body", "tunnel", "admin", "redact", "content", "event", "event_read", "event_log", "letter", "json", "sse", "llm", "codec", "time"]
 LARGEST = 20480  # bytes: larger ones only slow a fuzzer down
 WORDS = {  # whose string literals are the dictionary
     "request": "src/http/*.c src/proxy/[afr]*.c", "response": "src/http/*.c", "body": "src/http/*.c",
-    "event_read": "src/pipeline/event_read.c", "tunnel": "src/net/tunnel.c", "redact": "src/proxy/redact.c", "time": "src/base/clock.c",
+    "admin": "src/http/*.c src/admin/*.c", "event_read": "src/pipeline/event_read.c", "tunnel": "src/net/tunnel.c", "redact": "src/proxy/redact.c", "time": "src/base/clock.c",
     "sse": "lua/llmproxy/sse.lua", "llm": "lua/llmproxy/llm/*.lua",
 }
 
@@ -88,6 +88,16 @@ def request_seeds():
     }
     for name, lines in heads.items():
         yield "request", name, "\r\n".join(["GET /v1/a?b HTTP/1.1", "Host: a.test", *lines, "", ""]).encode()
+
+
+def admin_seeds():
+    for name, line, lines in (
+        ("health", "HEAD /healthz HTTP/1.1", ["Host: 127.0.0.1:9080"]), ("ready", "GET /readyz HTTP/1.0", []), ("metrics", "GET /metrics HTTP/1.1", ["Host: Localhost"]),
+        ("stats", "GET /stats HTTP/1.1", ["Host: [::1]:9080", "Authorization: Bearer token-of-admin"]), ("stats_refused", "GET /stats HTTP/1.1", ["Host: proxy.internal:1", "Authorization: bearer token"]),
+        ("rebound", "GET /metrics HTTP/1.1", ["Host: evil.test"]), ("posted", "POST /stats HTTP/1.1", ["Host: localhost", "Content-Length: 1", "Authorization: Bearer token-of-admin"]),
+        ("with_body", "GET /metrics HTTP/1.1", ["Host: ::1", "Transfer-Encoding: chunked"]), ("no_page", "OPTIONS * HTTP/1.1", ["Host: localhost", "Connection: close"]),
+    ):
+        yield "admin", name, "\r\n".join([line, *lines, "", ""]).encode()
 
 
 def answer_seeds():
@@ -196,7 +206,7 @@ def main(folder):
         (folder / harness).mkdir(parents=True, exist_ok=True)
         if harness in WORDS:
             (folder / f"{harness}.dict").write_text(words(WORDS[harness]))
-    for make in http_seeds, request_seeds, answer_seeds, coded_seeds, text_seeds, event_seeds, letter_seeds, segment_seeds, written_seeds:
+    for make in http_seeds, request_seeds, admin_seeds, answer_seeds, coded_seeds, text_seeds, event_seeds, letter_seeds, segment_seeds, written_seeds:
         for harness, name, content in make():
             if len(content) <= LARGEST:
                 (folder / harness / name).write_bytes(content)
