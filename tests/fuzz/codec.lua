@@ -16,6 +16,12 @@ local function check_decode(name, text)
   end
 end
 
+-- All of the text was decoded.
+local function check_size(name, text)
+  local decoded = codec[name].decode(text)
+  if decoded then assert(#codec[name].encode(decoded):gsub("=", "") == #text:gsub("=", ""), name .. ": as long again") end
+end
+
 local function check_limit(name, text)
   local LARGEST = 65536
   local decoded = codec[name].decode(text, { max_bytes = LARGEST })
@@ -31,6 +37,7 @@ return function(text)
     check_encode(name, text)
     check_decode(name, text)
   end
+  for _, name in ipairs { "base64", "base64url", "hex" } do check_size(name, text) end
   for _, name in ipairs { "gzip", "zstd" } do
     check_limit(name, text)
     local encoded = codec[name].encode(text, { level = 1 })

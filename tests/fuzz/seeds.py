@@ -131,7 +131,7 @@ def coded_seeds():
         yield "content", name, content
         if name.startswith(("gzip", "members", "zstd")):
             yield "codec", name, content
-    for name, content in {"base64": b"aGVsbG8=", "base64url": b"-__-YQ", "hex": b"00fFa9", "url": b"a%20b%c3%A9+c"}.items():
+    for name, content in {"base64": b"aGVsbG8=", "base64url": b"-__-YQ", "base64_early": b"aGVsb", "hex": b"00fFa9", "url": b"a%20b%c3%A9+c"}.items():
         yield "codec", name, content
 
 
