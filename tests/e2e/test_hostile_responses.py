@@ -17,11 +17,12 @@ GENERATED = {
 }
 
 
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory):
-    with MockUpstream() as mock:
+@pytest.fixture(scope="module", params=["http", "https"])
+def stage(request, authority, tmp_path_factory):
+    with MockUpstream(tls=authority.server("hostile") if request.param == "https" else None) as mock:
         mock.default = b"ok"
-        proxy = Proxy(tmp_path_factory.mktemp("hostile"), {"workers": 1, "timeouts": {"response": 10, "response_idle": 10}}, upstream=mock)
+        route = {"name": "mock", "prefix": "/", "upstream": mock.url, "tls": {"ca_file": str(authority.ca_file)} if mock.tls else None}
+        proxy = Proxy(tmp_path_factory.mktemp("hostile"), {"workers": 1, "timeouts": {"response": 10, "response_idle": 10}, "routes": [route]})
         yield proxy, mock
         proxy.finish()
 
