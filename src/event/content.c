@@ -151,29 +151,47 @@ static enum verdict decode_brotli(struct source source, const struct sink *sink)
     return result == BROTLI_DECODER_RESULT_SUCCESS ? WHOLE : EARLY_END;
 }
 
+/* Do these bytes begin a frame, or a skippable one (RFC 8878 3.1), as far as they go? */
+static bool begins_zstd_frame(struct slice bytes)
+{
+    static const char frame[4] = "\x28\xb5\x2f\xfd", skippable[3] = "\x2a\x4d\x18";
+    size_t size = bytes.size < 4 ? bytes.size : 4;
+    return memcmp(bytes.data, frame, size) == 0 || (((unsigned char)bytes.data[0] & 0xf0) == 0x50 &&
+                                                    memcmp(bytes.data + 1, skippable, size - 1) == 0);
+}
+
+/* In one piece, for at the beginning of a frame the library also takes what comes first in a piece for one of its formats before the RFC, which know no limit of the window. */
 static enum verdict decode_zstd(struct source source, const struct sink *sink)
 {
     ZSTD_DStream *stream = ZSTD_createDStream();
     if (stream == NULL)
         return BROKEN;
     ZSTD_DCtx_setParameter(stream, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG);
-    size_t hint = 1; /* 0: at the end of a frame */
+    struct buffer all = {0};
     struct slice piece;
+    while (source_next(&source, &piece))
+        buffer_append_slice(&all, piece);
+    ZSTD_inBuffer in = {buffer_slice(&all).data, all.size, 0};
+    size_t hint = 1; /* 0: at the end of a frame */
     bool broken = false;
-    while (!broken && source_next(&source, &piece)) {
-        ZSTD_inBuffer in = {piece.data, piece.size, 0};
-        bool filled = false; /* the room was used up: there may be more without more input */
-        while (!broken && (in.pos < in.size || filled)) {
-            ZSTD_outBuffer out = {0};
-            out.dst = sink_room(sink, &out.size);
-            size_t consumed = in.pos, result = ZSTD_decompressStream(stream, &out, &in);
-            broken = ZSTD_isError(result) || !sink_take(sink, out.pos);
-            filled = out.pos == out.size;
-            /* Asked for more after the end of a frame it names what the next one would need. */
-            if (in.pos > consumed || out.pos > 0)
-                hint = result;
+    bool filled = false; /* the room was used up: there may be more without more input */
+    while (!broken && (in.pos < in.size || filled)) {
+        struct slice rest = {(const char *)in.src + in.pos, in.size - in.pos};
+        ZSTD_outBuffer out = {0};
+        bool begins = rest.size > 0 && (in.pos == 0 || hint == 0);
+        if (begins && !begins_zstd_frame(rest)) {
+            broken = true;
+            break;
         }
+        out.dst = sink_room(sink, &out.size);
+        size_t result = ZSTD_decompressStream(stream, &out, &in);
+        broken = ZSTD_isError(result) || !sink_take(sink, out.pos);
+        filled = out.pos == out.size;
+        /* Asked for more after the end of a frame it names what the next one would need. */
+        if (in.size - in.pos < rest.size || out.pos > 0)
+            hint = result;
     }
+    buffer_free(&all);
     ZSTD_freeDStream(stream);
     if (broken)
         return BROKEN;
