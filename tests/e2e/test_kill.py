@@ -53,6 +53,7 @@ class Load:
             thread.join()
 
 
+@pytest.mark.timeout(30 * CYCLES)
 @pytest.mark.parametrize("audit", [True, False], ids=["audit", "plain"])
 def test_nothing_that_was_complete_is_lost(start_proxy, audit):
     seed = int(os.environ.get("LLM_PROXY_SEED", random.randrange(10 ** 9)))
