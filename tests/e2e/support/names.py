@@ -36,10 +36,16 @@ class NameServer:
                 pytest.skip("a name server of the test's own needs port 53, which is for root")
             except OSError:
                 continue
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_):
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes up the thread, though it says that there is no connection
+        except OSError:
+            pass
+        self._thread.join(10)
         self._socket.close()
 
     def silent(self):
@@ -53,6 +59,8 @@ class NameServer:
             try:
                 question, peer = self._socket.recvfrom(2048)
             except OSError:
+                return
+            if not question:
                 return
             name, kind, end = read_question(question)
             self.asked.append((name, kind))

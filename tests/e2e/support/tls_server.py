@@ -2,6 +2,7 @@
 
 import fcntl
 import random
+import select
 import socket
 import struct
 import subprocess
@@ -55,7 +56,7 @@ class ScriptedServer:
     def __init__(self, script, context=None, host="127.0.0.1", port=0):
         self._script, self._context = script, context
         self._listener = socket.create_server((host, port))
-        self._sockets = []
+        self._sockets, self._threads = [], []
         self.connections, self.ended = 0, 0
         self.resumed, self.failures = [], []
 
@@ -68,13 +69,11 @@ class ScriptedServer:
         return f"https://127.0.0.1:{self.port}"
 
     def __enter__(self):
-        threading.Thread(target=self._accept, daemon=True).start()
+        start(self._threads, self._accept)
         return self
 
     def __exit__(self, *_):
-        end(self._listener)
-        for one in self._sockets:
-            end(one)
+        end([self._listener, *self._sockets], self._threads)
 
     def _accept(self):
         while True:
@@ -85,7 +84,7 @@ class ScriptedServer:
             connection.settimeout(60)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sockets.append(connection)
-            threading.Thread(target=self._serve, args=(connection, self.connections), daemon=True).start()
+            start(self._threads, self._serve, connection, self.connections)
             self.connections += 1
 
     def _serve(self, connection, number):
@@ -102,12 +101,23 @@ class ScriptedServer:
             self.ended += 1
 
 
-def end(one):
-    try:
-        one.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
-    one.close()
+def start(threads, function, *arguments):
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
+    threads.append(thread)
+    thread.start()
+
+
+def end(sockets, threads):
+    """Closes the sockets when nobody uses them any more: the number of a closed one may already be another's."""
+    for one in sockets:
+        try:
+            one.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+    for thread in threads:
+        thread.join(10)
+    for one in sockets:
+        one.close()
 
 
 def read_request(connection):
@@ -139,14 +149,14 @@ def repeat(response):
 
 
 class Relay:
-    """Between the proxy and a server on this machine. split: every so many bytes a piece and a pause (sizes vary up to that); limit: how many bytes of the server pass before
-    `then`, "stall" or "close" or "reset". A context manager."""
+    """Between the proxy and a server on this machine. split: bytes pass in pieces of random sizes up to this, with a pause after each; limit: how many bytes of the server
+    pass before `then`, "stall" or "close" or "reset". A context manager."""
 
     def __init__(self, port, split=None, limit=None, then="stall"):
         self._target, self._split, self._limit, self._then = port, split, limit, then
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._random = random.Random(20)
-        self._pairs = []
+        self._pairs, self._threads = [], []
         self.connections = 0
         self.client_ended = threading.Event()  # the proxy closed a connection
 
@@ -159,24 +169,16 @@ class Relay:
         return f"https://127.0.0.1:{self.port}"
 
     def __enter__(self):
-        threading.Thread(target=self._accept, daemon=True).start()
+        start(self._threads, self._accept)
         return self
 
     def __exit__(self, *_):
-        end(self._listener)
-        for pair in self._pairs:
-            for one in pair:
-                end(one)
+        end([self._listener, *(one for pair in self._pairs for one in pair)], self._threads)
 
     def inject(self, data, towards="proxy"):
         """Bytes that neither side sent, into the newest connection."""
         client, server = self._pairs[-1]
         (client if towards == "proxy" else server).sendall(data)
-
-    def close(self):
-        """Ends the newest connection without a word of TLS."""
-        for one in self._pairs[-1]:
-            end(one)
 
     def _accept(self):
         while True:
@@ -189,40 +191,54 @@ class Relay:
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._pairs.append((client, server))
             self.connections += 1
-            threading.Thread(target=self._copy, args=(client, server, None), daemon=True).start()
-            threading.Thread(target=self._copy, args=(server, client, self._limit), daemon=True).start()
+            start(self._threads, self._relay, client, server)
 
-    def _pieces(self, data):
-        while data and self._split:
-            size = self._random.randint(1, self._split)
-            yield data[:size]
-            data = data[size:]
-            time.sleep(0.0002)  # so that the other side reads it before the next
-        if data:
-            yield data
+    def _relay(self, client, server):
+        """Both ways in one thread, until the proxy ends its side."""
+        left, sources = self._limit, [client, server]
+        while True:
+            for source in select.select(sources, [], [])[0]:
+                data = receive(source)
+                if source is client and not data:
+                    self.client_ended.set()
+                    return end_side(server)
+                if source is server and left is not None and len(data) >= left:
+                    self._send(client, data[:left])
+                    sources.remove(server)
+                    if self._then == "reset":
+                        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        client.close()
+                        return end_side(server)
+                    if self._then == "close":
+                        end_side(client)
+                elif not data:
+                    sources.remove(server)
+                    end_side(client)
+                else:
+                    left = left - len(data) if source is server and left is not None else left
+                    self._send(server if source is client else client, data)
 
-    def _copy(self, source, sink, limit):
+    def _send(self, sink, data):
         try:
-            while data := source.recv(65536):
-                if limit is not None and len(data) >= limit:
-                    sink.sendall(data[:limit])
-                    return self._stop(source, sink)
-                limit = limit and limit - len(data)
-                for piece in self._pieces(data):
-                    sink.sendall(piece)
-            sink.shutdown(socket.SHUT_WR)
+            while data:
+                size = self._random.randint(1, self._split) if self._split else len(data)
+                sink.sendall(data[:size])
+                data = data[size:]
+                if self._split:
+                    time.sleep(0.0002)  # so that the other side reads it before the next
         except OSError:
-            pass
-        if (source, sink) in self._pairs:
-            self.client_ended.set()
+            pass  # its end is seen by reading
 
-    def _stop(self, server, client):
-        if self._then == "reset":
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            client.shutdown(socket.SHUT_RD)  # wakes up who reads from it, and so keeps it open
-            client.close()
-        elif self._then == "close":
-            client.shutdown(socket.SHUT_WR)
-        else:
-            while server.recv(65536):
-                pass
+
+def receive(source):
+    try:
+        return source.recv(65536)
+    except OSError:
+        return b""
+
+
+def end_side(one):
+    try:
+        one.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
