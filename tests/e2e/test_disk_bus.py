@@ -1,7 +1,9 @@
 """The bus on disk from outside: destinations that are away, disks that are full or fail, folders that are used, damaged or foreign, and counters that add up through all of it."""
 
+import contextlib
 import os
 import shutil
+import subprocess
 
 import pytest
 
@@ -173,6 +175,32 @@ def test_no_space_is_counted_and_over_when_there_is_some(faulty):
         assert proxy.admin("/readyz")[0] == 200
     wait_until(lambda: (send(proxy, 1), delivered(proxy) > 5)[1], "there is room again", every=0.2)
     wait_until(lambda: waiting(proxy) == 0 and not proxy.metrics().unbalanced(), "the counters add up")
+
+
+def test_a_real_disk_that_is_full(start_proxy, tmp_path):
+    """A small tmpfs that something else fills and empties again."""
+    spool = tmp_path / "small"
+    spool.mkdir(mode=0o700)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=0700", "tmpfs", spool], capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here; ENOSPC is injected above")
+    try:
+        proxy = start_proxy({"observability": {"bus": disk(path=str(spool)), "pipelines": [to_url("events", nowhere())]}})
+        send(proxy, 5)
+        wait_until(lambda: waiting(proxy) == 5, "they are stored")
+        fill = spool / "fill"
+        with contextlib.suppress(OSError), open(fill, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        send_until(proxy, lambda: outcome(proxy, "events", "disk_full") > 0, size=100_000)
+        assert proxy.admin("/readyz")[0] == 200
+        fill.unlink()
+        wait_until(lambda: (send(proxy, 1), not proxy.metrics().unbalanced())[1], "the counters add up")
+        proxy.reload({"observability": {"bus": disk(path=str(spool)), "pipelines": [to_file("events")]}})
+        wait_until(lambda: waiting(proxy) == 0, lambda: proxy.metrics().text)
+        assert len({event["id"] for event in proxy.events()}) == delivered(proxy)
+        assert proxy.stop() == 0
+    finally:
+        subprocess.run(["umount", "-l", spool], check=True)
 
 
 def test_a_failed_sync_loses_nothing(faulty):
