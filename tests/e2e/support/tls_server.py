@@ -84,8 +84,8 @@ class ScriptedServer:
             connection.settimeout(60)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sockets.append(connection)
-            start(self._threads, self._serve, connection, self.connections)
             self.connections += 1
+            start(self._threads, self._serve, connection, self.connections - 1)
 
     def _serve(self, connection, number):
         try:
