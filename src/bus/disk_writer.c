@@ -45,7 +45,7 @@ static enum step next_step(struct disk_bus *bus, uint64_t now, uint64_t *until)
     if (bus->retire)
         return bus->syncing ? REST : RETIRE;
     if (bus->rotate)
-        return bus->durable == bus->last ? ROTATE : REST;
+        return ROTATE;
     if (bus->again.first != NULL)
         return WRITE;
     if (queued == 0) {
@@ -310,7 +310,12 @@ static void rotate_step(struct disk_bus *bus)
     enum event_log_result result = room ? event_log_rotate(bus->log) : EVENT_LOG_FULL;
     pthread_mutex_lock(&bus->mutex);
     bus->rotate = bus->rotate && result != EVENT_LOG_DONE;
-    handle(bus, result, size, !room);
+    bus->rotated = bus->rotated || result == EVENT_LOG_DONE;
+    if (result == EVENT_LOG_FAILED)
+        give_up_segment(bus);
+    else
+        handle(bus, result, size, !room);
+    pthread_cond_signal(&bus->syncer_condition);
     disk_call_keeper(bus);
 }
 
@@ -361,8 +366,7 @@ void *disk_write_events(void *argument)
 
 static bool sync_is_due(const struct disk_bus *bus, uint64_t now)
 {
-    return now >= bus->sync_due_ns || bus->unsynced >= bus->gathered || bus->rotate || bus->stopping ||
-           bus->flushing > 0 ||
+    return now >= bus->sync_due_ns || bus->unsynced >= bus->gathered || bus->stopping || bus->flushing > 0 ||
            atomic_load_explicit(&bus->held_memory, memory_order_relaxed) > bus->settings.queue_bytes / 2;
 }
 
@@ -402,6 +406,7 @@ static void sync_step(struct disk_bus *bus)
 {
     uint64_t target = bus->last;
     bus->syncing = true;
+    bus->rotated = false;
     bus->sync_due_ns = 0;
     bus->unsynced = 0;
     pthread_mutex_unlock(&bus->mutex);
@@ -422,7 +427,7 @@ static void sync_step(struct disk_bus *bus)
     } else {
         give_up_segment(bus);
     }
-    bool writer_waits = bus->rotate || bus->retire || bus->stopping || bus->failed;
+    bool writer_waits = bus->retire || bus->stopping || bus->failed;
     if (writer_waits)
         pthread_cond_signal(&bus->writer_condition);
     pthread_cond_broadcast(&bus->settled);
@@ -437,7 +442,7 @@ void *disk_sync_events(void *argument)
     struct disk_bus *bus = argument;
     pthread_mutex_lock(&bus->mutex);
     while (!bus->syncer_stops) {
-        bool something = bus->last > bus->durable && !bus->retire && !bus->failed;
+        bool something = (bus->last > bus->durable || bus->rotated) && !bus->retire && !bus->failed;
         if (something && sync_is_due(bus, clock_monotonic_ns()))
             sync_step(bus);
         else

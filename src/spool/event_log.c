@@ -26,6 +26,12 @@ struct staged {
     size_t piece; /* the head's place among the pieces */
 };
 
+/* A segment that was closed and is not synced yet. */
+struct closed {
+    int fd;
+    uint64_t end, changed_us;
+};
+
 struct event_log {
     char *path;
     int folder, lock;
@@ -40,55 +46,57 @@ struct event_log {
     uint64_t staged_bytes;
     _Atomic uint64_t last, next;
 
-    pthread_mutex_t syncing; /* held while the present segment's descriptor is synced, or becomes another */
-    int fd;
-    atomic_bool given_up; /* a write or a sync of the present segment failed */
+    atomic_bool given_up; /* a write or a sync failed */
 
     pthread_mutex_t removing; /* one at a time */
 
     pthread_mutex_t mutex; /* guards what is below */
     struct event_log_segment *segments;
     size_t count, capacity;
+    int fd; /* of the present segment; changed by the writer, closed only when it was synced, or nobody syncs */
+    struct closed *closed; /* the oldest first */
+    size_t closed_count;
+    bool folder_changed; /* since it was synced */
 };
 
 /* Segments ---------------------------------------------------------------------------------------------------------------------------------------------------------- */
 
-/* The next record goes to a new segment, which begins with this sequence. */
-static enum event_log_result begin_segment(struct event_log *log, uint64_t first)
+/* Makes the file of the next segment. durable: the file itself; else the next sync sees to that. */
+static enum event_log_result make_segment(struct event_log *log, uint64_t first, bool durable, int *fd)
 {
     struct segment_room room = log->room;
-    int fd = segment_make(log->folder, log->path, first, &room);
-    if (fd < 0 && segment_disk_is_full(errno))
+    *fd = segment_make(log->folder, log->path, first, durable, &room);
+    if (*fd < 0 && segment_disk_is_full(errno))
         return EVENT_LOG_FULL;
-    if (fd < 0) {
+    if (*fd < 0) {
         log_error("cannot begin a segment", log_string("folder", log->path),
                   log_string("error", strerror(errno)));
         return EVENT_LOG_FAILED;
     }
-    pthread_mutex_lock(&log->syncing);
-    if (log->fd >= 0)
-        close(log->fd);
-    log->fd = fd;
-    log->given_up = false;
-    pthread_mutex_unlock(&log->syncing);
-
-    pthread_mutex_lock(&log->mutex);
-    if (log->count > 0 && log->segments[log->count - 1].first == first)
-        log->count--;
-    else if (log->count > 0 && log->segments[log->count - 1].last >= first)
-        log->segments[log->count - 1].last = first - 1;
-    if (log->count == log->capacity) {
-        log->capacity = log->capacity * 2 + 16;
-        log->segments = xrealloc(log->segments, log->capacity * sizeof *log->segments);
-    }
-    log->segments[log->count++] = (struct event_log_segment){
-        .first = first, .last = first - 1, .bytes = room.size, .changed_us = clock_realtime_us()};
-    pthread_mutex_unlock(&log->mutex);
     log->room = room;
     log->end = SEGMENT_HEADER_SIZE;
     log->last = first - 1;
     log->next = first;
     return EVENT_LOG_DONE;
+}
+
+/* It is the last one from now on. The mutex is held. */
+static void append_segment(struct event_log *log, uint64_t first, int fd)
+{
+    if (log->count == log->capacity) {
+        log->capacity = log->capacity * 2 + 16;
+        log->segments = xrealloc(log->segments, log->capacity * sizeof *log->segments);
+    }
+    log->segments[log->count++] = (struct event_log_segment){
+        .first = first, .last = first - 1, .bytes = log->room.size, .changed_us = clock_realtime_us()};
+    log->fd = fd;
+}
+
+static void close_all(struct closed *closed, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        close(closed[i].fd);
+    free(closed);
 }
 
 /* Opening and closing ---------------------------------------------------------------------------------------------------------------------------------------------- */
@@ -97,11 +105,11 @@ static void free_log(struct event_log *log)
 {
     if (log->fd >= 0)
         close(log->fd);
+    close_all(log->closed, log->closed_count);
     if (log->lock >= 0)
         close(log->lock);
     if (log->folder >= 0)
         close(log->folder);
-    pthread_mutex_destroy(&log->syncing);
     pthread_mutex_destroy(&log->removing);
     pthread_mutex_destroy(&log->mutex);
     free(log->segments);
@@ -120,7 +128,6 @@ struct event_log *event_log_open(const struct event_log_settings *settings,
     log->path = xstrdup(settings->folder);
     log->room.limit = settings->segment_bytes; /* of a segment */
     log->fd = log->lock = -1;
-    pthread_mutex_init(&log->syncing, NULL);
     pthread_mutex_init(&log->removing, NULL);
     pthread_mutex_init(&log->mutex, NULL);
     log->folder = folder_open(log->path, true, error);
@@ -139,10 +146,16 @@ struct event_log *event_log_open(const struct event_log_settings *settings,
         goto fail;
     if (log->fd < 0 || found.next < settings->next_at_least) {
         uint64_t first = found.next < settings->next_at_least ? settings->next_at_least : found.next;
-        if (begin_segment(log, first) != EVENT_LOG_DONE) {
+        int old = log->fd, fd;
+        if (make_segment(log, first, true, &fd) != EVENT_LOG_DONE) {
             error_set(error, "%s: cannot begin a segment: %s", log->path, strerror(errno));
             goto fail;
         }
+        if (old >= 0)
+            close(old);
+        if (log->count > 0 && log->segments[log->count - 1].first == first)
+            log->count--; /* it had no header, and was replaced */
+        append_segment(log, first, fd);
     }
     return log;
 fail:
@@ -157,6 +170,8 @@ void event_log_close(struct event_log *log)
     const struct event_log_segment *present = &log->segments[log->count - 1];
     if (!log->given_up && log->room.size > log->end)
         segment_cut(log->fd, log->end, present->changed_us);
+    for (size_t i = 0; i < log->closed_count; i++)
+        segment_cut(log->closed[i].fd, log->closed[i].end, log->closed[i].changed_us);
     free_log(log);
 }
 
@@ -271,61 +286,100 @@ enum event_log_result event_log_write(struct event_log *log)
     return result;
 }
 
-enum event_log_result event_log_sync(struct event_log *log)
+/* Shortens it to what it holds, and makes that durable. */
+static bool sync_closed(struct event_log *log, const struct closed *closed)
 {
-    enum event_log_result result = EVENT_LOG_DONE;
-    pthread_mutex_lock(&log->syncing);
-    if (log->given_up)
-        result = EVENT_LOG_FAILED;
-    else if (fdatasync(log->fd) != 0)
-        result = give_up(log, "cannot sync a segment", errno);
-    pthread_mutex_unlock(&log->syncing);
-    return result;
-}
-
-/* The segment that ends with `last`, unless it was removed meanwhile. */
-static void shorten_closed(struct event_log *log, int fd, uint64_t end, uint64_t last)
-{
-    uint64_t changed_us = 0;
-    pthread_mutex_lock(&log->mutex);
-    for (size_t i = 0; i < log->count; i++) {
-        if (log->segments[i].last == last) {
-            changed_us = log->segments[i].changed_us;
-            log->segments[i].bytes = end;
-            break;
-        }
-    }
-    pthread_mutex_unlock(&log->mutex);
-    if (changed_us != 0 && !segment_cut(fd, end, changed_us))
+    if (!segment_cut(closed->fd, closed->end, closed->changed_us))
         log_warn("cannot shorten a segment", log_string("folder", log->path),
                  log_string("error", strerror(errno)));
+    return fdatasync(closed->fd) == 0;
+}
+
+enum event_log_result event_log_sync(struct event_log *log)
+{
+    struct error error;
+    if (log->given_up)
+        return EVENT_LOG_FAILED;
+    pthread_mutex_lock(&log->mutex);
+    struct closed *closed = log->closed;
+    size_t count = log->closed_count;
+    bool folder_changed = log->folder_changed;
+    int fd = log->fd;
+    log->closed = NULL;
+    log->closed_count = 0;
+    log->folder_changed = false;
+    pthread_mutex_unlock(&log->mutex);
+    bool fine = true;
+    for (size_t i = 0; fine && i < count; i++)
+        fine = sync_closed(log, &closed[i]);
+    fine = fine && fdatasync(fd) == 0;
+    int code = errno;
+    if (fine && folder_changed && !folder_sync(log->folder, log->path, &error)) {
+        fine = false;
+        code = errno;
+    }
+    close_all(closed, count);
+    return fine ? EVENT_LOG_DONE : give_up(log, "cannot sync a segment", code);
 }
 
 enum event_log_result event_log_rotate(struct event_log *log)
 {
+    int fd;
     assert(log->staged_count == 0);
     if (log->given_up)
         return EVENT_LOG_FAILED;
     if (log->end == SEGMENT_HEADER_SIZE)
         return EVENT_LOG_DONE;
-    int old = dup(log->fd); /* shortened when there is a next one */
-    uint64_t end = log->end, closed = log->last;
-    enum event_log_result result = begin_segment(log, log->next);
-    if (result == EVENT_LOG_DONE && old >= 0)
-        shorten_closed(log, old, end, closed);
-    if (old >= 0)
-        close(old);
-    return result;
+    uint64_t end = log->end, first = log->next;
+    enum event_log_result result = make_segment(log, first, false, &fd);
+    if (result != EVENT_LOG_DONE)
+        return result;
+    pthread_mutex_lock(&log->mutex);
+    struct event_log_segment *present = &log->segments[log->count - 1];
+    log->closed = xrealloc(log->closed, (log->closed_count + 1) * sizeof *log->closed);
+    log->closed[log->closed_count++] = (struct closed){log->fd, end, present->changed_us};
+    present->bytes = end;
+    append_segment(log, first, fd);
+    log->folder_changed = true;
+    pthread_mutex_unlock(&log->mutex);
+    return EVENT_LOG_DONE;
+}
+
+/* Takes the last segments that begin with this sequence or behind it off the list, and the files of those behind it off the disk. The mutex is held. */
+static void forget_from(struct event_log *log, uint64_t first)
+{
+    while (log->count > 0 && log->segments[log->count - 1].first >= first) {
+        uint64_t gone = log->segments[--log->count].first;
+        char name[SEGMENT_NAME_SIZE];
+        segment_name(gone, name);
+        if (gone > first)
+            unlinkat(log->folder, name, 0);
+    }
+    if (log->count > 0 && log->segments[log->count - 1].last >= first)
+        log->segments[log->count - 1].last = first - 1;
 }
 
 enum event_log_result event_log_retire(struct event_log *log, uint64_t durable)
 {
-    assert(log->staged_count == 0);
+    int fd;
+    struct error error;
+    assert(log->staged_count == 0 && durable <= log->last);
+    enum event_log_result result = make_segment(log, durable + 1, true, &fd);
+    if (result != EVENT_LOG_DONE)
+        return result;
     pthread_mutex_lock(&log->mutex);
-    uint64_t first = log->segments[log->count - 1].first;
+    forget_from(log, durable + 1);
+    close(log->fd);
+    close_all(log->closed, log->closed_count);
+    log->closed = NULL;
+    log->closed_count = 0;
+    append_segment(log, durable + 1, fd);
     pthread_mutex_unlock(&log->mutex);
-    assert(durable + 1 >= first && durable <= log->last);
-    return begin_segment(log, durable + 1);
+    log->given_up = false;
+    if (!folder_sync(log->folder, log->path,
+                     &error)) /* else records that do not count may be back after a loss of power */
+        log_error("cannot make the removal of segments durable", log_string("error", error.message));
+    return EVENT_LOG_DONE;
 }
 
 /* Questions, and removal ------------------------------------------------------------------------------------------------------------------------------------------- */

@@ -66,9 +66,9 @@ bool event_log_add(struct event_log *log, const struct iovec *pieces, size_t cou
 enum event_log_result event_log_write(struct event_log *log);
 /* What was written before the call is durable after it. Not DONE: it may never be: the kernel may have dropped it, and a later sync that succeeds proves nothing. */
 enum event_log_result event_log_sync(struct event_log *log);
-/* The next record begins a new segment. Nothing may be staged, everything is synced. Not DONE: nothing has changed. */
+/* The next record begins a new segment. Nothing may be staged; what is not synced yet is so by the next sync. Waits for no sync. Not DONE: nothing has changed. */
 enum event_log_result event_log_rotate(struct event_log *log);
-/* Nothing may be staged. Gives up the present segment: its records behind `durable` do not count, the next one added gets the sequence durable + 1, in a new segment. Not DONE: nothing has changed. */
+/* Nothing may be staged, no sync may run. Gives up the present segment, and those before with records behind `durable`: these do not count, the next one added gets the sequence durable + 1, in a new segment. Not DONE: nothing has changed. */
 enum event_log_result event_log_retire(struct event_log *log, uint64_t durable);
 /* Of the last record written, and what it will be for the next one added. 1 before the first. */
 uint64_t event_log_last(const struct event_log *log);

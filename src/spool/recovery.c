@@ -134,7 +134,12 @@ static bool check_closed(struct finding *finding, size_t index, struct error *er
     int fd = open_segment(finding, segment, &state, error);
     if (fd < 0)
         return false;
+    bool synced = fdatasync(fd) == 0; /* what is counted as there is durable from now on */
+    if (!synced)
+        error_set(error, "%s: a segment cannot be synced: %s", finding->path, strerror(errno));
     close(fd);
+    if (!synced)
+        return false;
     segment->last = segment[1].first - 1;
     finding->recovery->records += segment[1].first - segment->first;
     if (state != SEGMENT_GOOD)
@@ -193,6 +198,8 @@ static bool mend_last(struct finding *finding, struct error *error)
     if (fd < 0)
         return false;
     segment_name(segment->first, name);
+    if (state == SEGMENT_DAMAGED && measure_tail(fd, 0) == 0)
+        state = SEGMENT_SHORT; /* its room was taken, and power was lost before its header was on the disk */
     if (state == SEGMENT_SHORT) {
         finding->recovery->torn_bytes += measure_tail(fd, 0);
     } else {

@@ -69,7 +69,7 @@ static bool write_header(int fd, uint64_t first)
     return true;
 }
 
-int segment_make(int folder, const char *path, uint64_t first, struct segment_room *room)
+int segment_make(int folder, const char *path, uint64_t first, bool durable, struct segment_room *room)
 {
     char name[SEGMENT_NAME_SIZE], making[SEGMENT_NAME_SIZE + sizeof SEGMENT_NEW_SUFFIX];
     const char *made = making;
@@ -82,10 +82,10 @@ int segment_make(int folder, const char *path, uint64_t first, struct segment_ro
         return -1;
     room->size = 0;
     if (segment_take_room(fd, room, SEGMENT_HEADER_SIZE) != EVENT_LOG_DONE || !write_header(fd, first) ||
-        fdatasync(fd) != 0 || renameat(folder, making, folder, name) != 0)
+        (durable && fdatasync(fd) != 0) || renameat(folder, making, folder, name) != 0)
         goto fail;
     made = name;
-    if (!folder_sync(folder, path, &error))
+    if (durable && !folder_sync(folder, path, &error))
         goto fail;
     if (room->size < SEGMENT_HEADER_SIZE)
         room->size = SEGMENT_HEADER_SIZE;

@@ -143,6 +143,34 @@ static void a_sync_that_hangs_holds_up_no_write_and_bounded_memory(void **state)
     bus_unsubscribe(subscriber);
 }
 
+/* However long a sync takes: what was written survives the end of the process, so it must not wait for the next segment either. And when that sync fails, what is in the segments since is written again. */
+static void a_sync_that_hangs_holds_up_no_new_segment(void **state)
+{
+    (void)state;
+    bus_settings.max_bytes = 4 << 20; /* segments of 256 KiB */
+    open_bus();
+    struct subscriber *subscriber = subscribe("s"), *holder = subscribe("holder"); /* of all segments */
+    stored_events = lost_events = 0;
+    for (int fails = 0; fails < 2; fails++) {
+        hanging_syncs = true;
+        size_t before = records_in_log(), segments = count_segments();
+        uint64_t first = (uint64_t)fails * 100 + 1;
+        for (uint64_t i = 0; i < 100; i++)
+            publish_sized(first + i, 10000);
+        WAIT_FOR(records_in_log() == before + 100);
+        assert_true(count_segments() >= segments + 3);
+        assert_int_equal(stored_events, fails * 100);
+        failing_syncs = fails;
+        hanging_syncs = false;
+        WAIT_FOR(stored_events == 100 * (fails + 1));
+        assert_gets(subscriber, first, 100);
+    }
+    assert_int_equal(lost_events, 0);
+    assert_counts(subscriber, "s", 200);
+    bus_unsubscribe(subscriber);
+    bus_unsubscribe(holder);
+}
+
 static void a_full_disk_drops_the_newest_until_there_is_room(void **state)
 {
     (void)state;
@@ -287,6 +315,7 @@ int main(void)
         BUS_TEST(after_three_failures_the_bus_has_failed_and_counts),
         BUS_TEST(a_closed_subscriber_loses_only_its_own_to_a_failure),
         BUS_TEST(a_sync_that_hangs_holds_up_no_write_and_bounded_memory),
+        BUS_TEST(a_sync_that_hangs_holds_up_no_new_segment),
         BUS_TEST(a_full_disk_drops_the_newest_until_there_is_room),
         BUS_TEST(a_full_disk_drops_the_oldest_segments_if_told_so),
         BUS_TEST(an_end_on_a_full_disk_counts_what_it_loses),

@@ -230,8 +230,8 @@ static void a_file_system_may_be_unable_to_take_room(void **state)
 static void a_rotation_that_fails_changes_nothing(void **state)
 {
     (void)state;
-    const enum call calls[] = {ALLOCATE, WRITE, SYNC_DATA, SYNC, RENAME};
-    for (size_t i = 0; i < 5; i++) {
+    const enum call calls[] = {ALLOCATE, WRITE, RENAME};
+    for (size_t i = 0; i < 3; i++) {
         for (int full = 0; full < 2; full++) {
             struct event_log *log = open_log(1 << 16);
             append(log, 3, MOST);
@@ -249,6 +249,56 @@ static void a_rotation_that_fails_changes_nothing(void **state)
             event_log_close(log);
             assert_log_holds(last + 4);
         }
+    }
+}
+
+/* A rotation waits for no sync: the next one is about all segments since the last. */
+static void a_sync_covers_the_segments_that_were_closed_since(void **state)
+{
+    (void)state;
+    struct event_log *log = open_log(1 << 16);
+    for (int i = 0; i < 3; i++) {
+        stage_some(log, 2, payloads);
+        assert_int_equal(event_log_write(log), EVENT_LOG_DONE);
+        unsigned before = syncs;
+        assert_int_equal(event_log_rotate(log), EVENT_LOG_DONE);
+        assert_int_equal(syncs, before);
+    }
+    unsigned before = syncs;
+    assert_int_equal(event_log_sync(log), EVENT_LOG_DONE);
+    assert_int_equal(syncs, before + 4); /* three closed ones, the present one */
+    before = syncs;
+    assert_int_equal(event_log_sync(log), EVENT_LOG_DONE);
+    assert_int_equal(syncs, before + 1);
+    assert_log_holds(6);
+    assert_int_equal(size_of_segments(log), event_log_bytes(log));
+    event_log_close(log);
+    assert_log_holds(6);
+}
+
+/* What was not durable is written again, and is there once, wherever it was before. */
+static void giving_up_takes_back_the_segments_begun_since(void **state)
+{
+    (void)state;
+    for (uint64_t durable = 0; durable <= 6; durable++) {
+        struct event_log *log = open_log(1 << 16);
+        uint64_t first = event_log_next(log);
+        append(log, durable, MOST);
+        for (uint64_t written = durable; written < 6; written++) {
+            if (written % 2 == 0)
+                assert_int_equal(event_log_rotate(log), EVENT_LOG_DONE);
+            stage_some(log, 1, payloads);
+            assert_int_equal(event_log_write(log), EVENT_LOG_DONE);
+        }
+        fail_call(SYNC_DATA, EIO, 0);
+        assert_int_equal(event_log_sync(log), EVENT_LOG_FAILED);
+        fail_call(NO_CALL, 0, 0);
+        assert_int_equal(event_log_retire(log, first + durable - 1), EVENT_LOG_DONE);
+        assert_int_equal(event_log_next(log), first + durable);
+        append(log, 8, MOST);
+        assert_log_holds(first + durable + 7);
+        event_log_close(log);
+        assert_log_holds(first + durable + 7);
     }
 }
 
@@ -349,6 +399,8 @@ int main(void)
         FAULT_TEST(room_is_taken_before_anything_is_written),
         FAULT_TEST(a_file_system_may_be_unable_to_take_room),
         FAULT_TEST(a_rotation_that_fails_changes_nothing),
+        FAULT_TEST(a_sync_covers_the_segments_that_were_closed_since),
+        FAULT_TEST(giving_up_takes_back_the_segments_begun_since),
         FAULT_TEST(a_failed_sync_ends_the_segment),
         FAULT_TEST(a_write_that_fails_ends_the_segment),
         FAULT_TEST(an_opening_that_fails_loses_nothing),
