@@ -65,6 +65,22 @@ int command_print(const char *text)
     return EXIT_DONE;
 }
 
+bool command_fits_action(const struct options *options, const char *action, unsigned takes,
+                         size_t most_arguments)
+{
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        if (options->values[i] != NULL && (takes & TAKES(i)) == 0) {
+            command_error("%s: takes no %s", action, known_options[i].word);
+            return false;
+        }
+    }
+    if (options->argument_count > most_arguments) {
+        command_error("%s: unexpected argument '%s'", action, options->arguments[most_arguments]);
+        return false;
+    }
+    return true;
+}
+
 /* Insertions, deletions and replacements that make one word of the other. */
 static size_t distance(struct slice a, struct slice b)
 {

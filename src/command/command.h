@@ -55,6 +55,11 @@ extern const struct command *const commands[];
 /* Finds the command that the arguments of main name, reads its options, runs it, gives the exit status. */
 int command_dispatch(int argc, char **argv);
 
+/* Of a command that has several actions: whether this one ("dlq purge") was given options of `takes` only, and not more than
+ * most_arguments, itself among them. False: an error was said. */
+bool command_fits_action(const struct options *options, const char *action, unsigned takes,
+                         size_t most_arguments);
+
 /* "llm-proxy: " and the text to stderr, as one line. */
 void command_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Each line of a buffer as an error. */

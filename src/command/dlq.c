@@ -118,6 +118,15 @@ static void write_head(struct buffer *out, const char *pipeline, const struct de
     tools_append_json_time(out, letter->last_us);
 }
 
+/* An error that Lua raises begins with its place itself, as "…/folder/llm-proxy.lua:1: ". */
+static struct slice without_place(struct slice error, struct slice where)
+{
+    const char *place = where.size > 0 ? memmem(error.data, error.size, where.data, where.size) : NULL;
+    struct slice rest =
+        place != NULL ? slice_range(place + where.size, error.data + error.size) : (struct slice){0};
+    return slice_starts_with(rest, SLICE(": ")) ? slice_range(rest.data + 2, rest.data + rest.size) : error;
+}
+
 static bool list_letter(struct job *job, const char *pipeline, const struct dead_letter *letter)
 {
     const struct event_fields *fields = event_get(letter->event);
@@ -137,7 +146,7 @@ static bool list_letter(struct job *job, const char *pipeline, const struct dead
     buffer_printf(out, "  %" PRIu32 " %s  ", letter->tries, letter->tries == 1 ? "try" : "tries");
     append_one_line(out, letter->where);
     buffer_append_string(out, ": ");
-    append_one_line(out, letter->error);
+    append_one_line(out, without_place(letter->error, letter->where));
     buffer_append_char(out, '\n');
     return tools_flush(out);
 }
@@ -430,12 +439,19 @@ static bool find_folder(struct job *job)
     return true;
 }
 
+#define TAKEN_BY_ALL                                                                                         \
+    (TAKES(OPTION_CONFIG) | TAKES(OPTION_PATH) | TAKES(OPTION_PIPELINE) | TAKES(OPTION_SINCE))
+
 static int run(const struct options *options)
 {
     static const struct {
-        const char *name;
+        const char *name, *full_name;
         void (*run)(struct job *job);
-    } actions[] = {{"ls", list}, {"show", show}, {"replay", replay}, {"purge", purge}};
+        unsigned takes;
+    } actions[] = {{"ls", "dlq ls", list, TAKEN_BY_ALL | TAKES(OPTION_JSON)},
+                   {"show", "dlq show", show, TAKEN_BY_ALL | TAKES(OPTION_JSON)},
+                   {"replay", "dlq replay", replay, TAKEN_BY_ALL | TAKES(OPTION_DRY_RUN)},
+                   {"purge", "dlq purge", purge, TAKEN_BY_ALL}};
     const char *wanted = options->argument_count > 0 ? options->arguments[0] : "";
     struct job job = {.options = options, .json = options->values[OPTION_JSON] != NULL, .fine = true};
     pthread_mutex_init(&job.mutex, NULL);
@@ -444,7 +460,8 @@ static int run(const struct options *options)
             continue;
         }
         int status = EXIT_USAGE;
-        if (find_folder(&job)) {
+        if (command_fits_action(options, actions[i].full_name, actions[i].takes, MOST_ARGUMENTS) &&
+            find_folder(&job)) {
             actions[i].run(&job);
             status = tools_flush(&job.out) && job.fine ? EXIT_DONE : EXIT_FAILED;
         }
@@ -479,8 +496,7 @@ const struct command command_dlq = {
         "meanwhile; but a destination that only one process may use (a file) must be free for a replay. The "
         "exit status is 1\n"
         "when something failed.",
-    .takes = TAKES(OPTION_CONFIG) | TAKES(OPTION_PATH) | TAKES(OPTION_PIPELINE) | TAKES(OPTION_SINCE) |
-             TAKES(OPTION_DRY_RUN) | TAKES(OPTION_JSON),
+    .takes = TAKEN_BY_ALL | TAKES(OPTION_DRY_RUN) | TAKES(OPTION_JSON),
     .most_arguments = MOST_ARGUMENTS,
     .run = run,
 };

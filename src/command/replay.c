@@ -236,10 +236,17 @@ static bool replay_file(struct job *job)
 
 /* A bus on disk ------------------------------------------------------------------------------------------------------------------------------------------------------- */
 
-static void note_last(void *argument, const char *file, const struct event_log_segment *segment)
+struct extent {
+    size_t segments;
+    uint64_t last; /* record */
+};
+
+static void note_extent(void *argument, const char *file, const struct event_log_segment *segment)
 {
     (void)file;
-    *(uint64_t *)argument = segment->last;
+    struct extent *extent = argument;
+    extent->segments++;
+    extent->last = segment->last;
 }
 
 /* Up to what is there at the beginning: a proxy may go on writing. False: a signal ended it. */
@@ -247,16 +254,22 @@ static bool replay_folder(struct job *job)
 {
     struct event_log_record record;
     struct error error;
-    uint64_t number = 0, last = 0;
+    struct extent extent = {0};
+    uint64_t number = 0;
     bool goes_on = true;
-    if (!event_log_list(job->source, note_last, &last, &error)) {
+    if (!event_log_list(job->source, note_extent, &extent, &error)) {
         command_error("%s", error.message);
+        job->faults++;
+        return true;
+    }
+    if (extent.segments == 0) {
+        command_error("%s: is not the folder of a bus on disk: there are no segments in it", job->source);
         job->faults++;
         return true;
     }
     event_log_reader_seek(job->reader, job->position + 1);
     bool begun = job->position > 0;
-    while (goes_on && event_log_read(job->reader, last, &record, &error)) {
+    while (goes_on && event_log_read(job->reader, extent.last, &record, &error)) {
         if (record.missing > 0 && begun) {
             command_error("%s: %" PRIu64 " events before number %" PRIu64 " are damaged or gone", job->source,
                           record.missing, record.sequence);
@@ -276,7 +289,7 @@ static bool replay_folder(struct job *job)
             goes_on = replayer_add(job->replayer, event);
         }
         event_record_release(event);
-        now_and_then(job, record.sequence, last);
+        now_and_then(job, record.sequence, extent.last);
     }
     if (goes_on && error.message[0] != '\0') {
         command_error("%s", error.message);

@@ -32,15 +32,23 @@ static bool is_folder(const char *path)
     return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
 }
 
-/* From the arguments, --path, or the configuration. False: an error was said, *status is set. */
-static bool find_folder(struct job *job, int *status)
+static void count_segment(void *argument, const char *file, const struct event_log_segment *segment)
+{
+    (void)file;
+    (void)segment;
+    ++*(uint64_t *)argument;
+}
+
+/* From the arguments, of which others may name events, --path, or the configuration. False: an error was said, *status is set. */
+static bool find_folder(struct job *job, bool takes_events, int *status)
 {
     const struct options *options = job->options;
     const char *named = options->values[OPTION_PATH];
+    uint64_t segments = 0;
     *status = EXIT_USAGE;
     job->first_event = 1;
     if (named == NULL && options->argument_count > 1 &&
-        (is_folder(options->arguments[1]) || strchr(options->arguments[1], '/') != NULL)) {
+        (!takes_events || is_folder(options->arguments[1]) || strchr(options->arguments[1], '/') != NULL)) {
         named = options->arguments[1];
         job->first_event = 2;
     }
@@ -58,9 +66,18 @@ static bool find_folder(struct job *job, int *status)
             return false;
         }
     }
+    *status = EXIT_FAILED;
+    errno = 0;
     if (!is_folder(job->folder)) {
         command_error("%s: %s", job->folder, errno != 0 ? strerror(errno) : "is no folder");
-        *status = EXIT_FAILED;
+        return false;
+    }
+    if (!event_log_list(job->folder, count_segment, &segments, &job->error)) {
+        command_error("%s", job->error.message);
+        return false;
+    }
+    if (segments == 0) { /* a bus has one from its first moment: what is not there must not pass for sound */
+        command_error("%s: is not the folder of a bus on disk: there are no segments in it", job->folder);
         return false;
     }
     return true;
@@ -127,9 +144,6 @@ static bool list(struct job *job)
     char *cursors = xprintf("%s/cursors", job->folder);
     buffer_append_string(&job->out, job->json ? "{\n  \"segments\": [" : "");
     bool fine = event_log_list(job->folder, list_segment, job, &job->error);
-    if (fine && !job->any && job->last == 0 && !job->json) {
-        buffer_append_string(&job->out, job->out.size == 0 ? "no events\n" : "");
-    }
     buffer_append_string(&job->out, job->json ? "],\n  \"cursors\": [" : "");
     job->any = false;
     fine = fine && (!is_folder(cursors) || cursor_files_list(cursors, list_cursor, job, &job->error));
@@ -222,12 +236,18 @@ static bool verify(struct job *job)
 
 /* --------------------------------------------------------------------------------------------------------------------------------------------------------------------- */
 
+#define TAKEN_BY_ALL (TAKES(OPTION_CONFIG) | TAKES(OPTION_PATH) | TAKES(OPTION_JSON))
+
 static int run(const struct options *options)
 {
     static const struct {
-        const char *name;
+        const char *name, *full_name;
         bool (*run)(struct job *job);
-    } actions[] = {{"ls", list}, {"show", show}, {"verify", verify}};
+        unsigned takes;
+        bool takes_events;
+    } actions[] = {{"ls", "spool ls", list, 0, false},
+                   {"show", "spool show", show, TAKES(OPTION_SINCE), true},
+                   {"verify", "spool verify", verify, 0, false}};
     const char *wanted = options->argument_count > 0 ? options->arguments[0] : "ls";
     struct job job = {.options = options, .json = options->values[OPTION_JSON] != NULL};
     int status = EXIT_USAGE;
@@ -235,7 +255,12 @@ static int run(const struct options *options)
         if (strcmp(wanted, actions[i].name) != 0) {
             continue;
         }
-        if (find_folder(&job, &status)) {
+        size_t most_arguments = actions[i].takes_events                ? MOST_ARGUMENTS
+                                : options->values[OPTION_PATH] != NULL ? 1
+                                                                       : 2;
+        if (command_fits_action(options, actions[i].full_name, actions[i].takes | TAKEN_BY_ALL,
+                                most_arguments) &&
+            find_folder(&job, actions[i].takes_events, &status)) {
             bool fine = actions[i].run(&job);
             fine = tools_flush(&job.out) && fine;
             if (!fine && job.error.message[0] != '\0') {
@@ -263,7 +288,7 @@ const struct command command_spool = {
         "Without a folder it is the one of the configuration. A proxy may be using it meanwhile. The exit "
         "status is 1 when something\n"
         "is damaged or cannot be read.",
-    .takes = TAKES(OPTION_CONFIG) | TAKES(OPTION_PATH) | TAKES(OPTION_SINCE) | TAKES(OPTION_JSON),
+    .takes = TAKEN_BY_ALL | TAKES(OPTION_SINCE),
     .most_arguments = MOST_ARGUMENTS,
     .run = run,
 };
