@@ -31,6 +31,7 @@ end
 
 -- A bus may be named by an address with a password in it: of what was given only a plain name is repeated.
 local function unknown(name)
+  if type(name) == "string" and name:find("^disk:") then return 'expected a bus as { "disk", path = "FOLDER" }: the form "disk:FOLDER" is for OBSERVABILITY_BUS' end
   local plain = type(name) == "string" and name:find("^[%w_-]+$")
   return ("expected a bus (%s, or a table that begins with it)%s"):format(quoted(NAMES), plain and (", got %q%s"):format(name, words.hint(name, NAMES)) or "")
 end
@@ -125,6 +126,8 @@ function bus.finish(name, observability, off, report)
       letters.path = nil
     elseif not letters.path and name == "disk" and own and own.path then
       letters.path = own.path .. "/dlq"
+    elseif letters.path and own and letters.path == own.path then
+      report("observability.dead_letters.path", "expected a folder of its own, not that of the bus")
     end
   end
   if name ~= "disk" or not own then return end

@@ -90,6 +90,10 @@ static void faults_name_the_key_and_never_a_password(void **state)
     assert_one_error("return { observability = { bus = { 'redis://u:hunter2@h' } } }",
                      "observability.bus: expected a bus");
     assert_lacks(buffer_data(&errors), "hunter2");
+    assert_one_error("return { observability = { bus = 'disk:spool' } }",
+                     "expected a bus as { \"disk\", path = \"FOLDER\" }");
+    assert_one_error("return { observability = { bus = { 'disk', path = 'x' }, dead_letters = 'x' } }",
+                     "observability.dead_letters.path: expected a folder of its own");
 }
 
 static void audit_refuses_what_could_lose_an_exchange(void **state)
