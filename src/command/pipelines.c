@@ -114,7 +114,7 @@ static bool open_letters(struct pipelines *pipelines, const struct config *confi
     };
     *found = dead_letters_open(&settings, error);
     if (*found == NULL) {
-        error_prefix(error, "dead letters: ");
+        error_prefix(error, "observability.dead_letters: ");
         return false;
     }
     letters = xcalloc(1, sizeof *letters);
