@@ -1,6 +1,8 @@
 /*
  * The keeper: writes the cursors, and decides what may go. In each round, in this order: room for the writer, age, lag, cursors, names nobody uses, and the segments that no cursor on disk needs any more.
  *
+ * Nothing goes, and nobody is moved past it, before it is durable: should its sync fail, its events are written again under the same sequences.
+ *
  * A segment that all are through with goes only when every cursor on disk says so. What goes by age or for want of room goes at once: a cursor that points to what is gone goes on from the oldest there is.
  */
 #include <stdlib.h>
@@ -225,21 +227,30 @@ static void give_up(struct disk_bus *bus, uint64_t sequence, enum bus_drop drop,
         move_absent(bus, absent, sequence);
 }
 
+static uint64_t durable(struct disk_bus *bus)
+{
+    pthread_mutex_lock(&bus->mutex);
+    uint64_t sequence = bus->durable;
+    pthread_mutex_unlock(&bus->mutex);
+    return sequence;
+}
+
 /* drop_oldest: the oldest segments go, at least one. */
 static void make_room(struct disk_bus *bus)
 {
     pthread_mutex_lock(&bus->mutex);
-    uint64_t wanted = bus->room_bytes;
+    uint64_t wanted = bus->room_bytes, last = bus->durable;
     const char *setting = disk_full_setting(bus);
     pthread_mutex_unlock(&bus->mutex);
     struct segments segments = segments_of(bus->log);
     uint64_t bytes = event_log_bytes(bus->log);
     size_t gone = 0;
-    while (gone + 1 < segments.count && (gone == 0 || bytes + wanted > bus->settings.max_bytes))
+    while (gone + 1 < segments.count && segments.list[gone].last <= last &&
+           (gone == 0 || bytes + wanted > bus->settings.max_bytes))
         bytes -= segments.list[gone++].bytes;
     if (gone > 0) {
         give_up(bus, segments.list[gone - 1].last, BUS_DROP_DISK_FULL, setting);
-    } else {
+    } else if (segments.count == 1) { /* else the oldest is being synced: the writer asks again */
         pthread_mutex_lock(&bus->mutex);
         disk_refuse(bus);
         pthread_mutex_unlock(&bus->mutex);
@@ -251,9 +262,10 @@ static void make_room(struct disk_bus *bus)
 static void expire(struct disk_bus *bus, const struct segments *segments)
 {
     uint64_t now_us = clock_realtime_us(), max_age_us = bus->settings.max_age_ns / 1000;
-    uint64_t bytes = event_log_bytes(bus->log);
+    uint64_t bytes = event_log_bytes(bus->log), last = durable(bus);
     size_t old = 0;
-    while (old < segments->count && segments->list[old].changed_us + max_age_us < now_us)
+    while (old < segments->count && segments->list[old].last <= last &&
+           segments->list[old].changed_us + max_age_us < now_us)
         old++;
     if (old == 0)
         return;
@@ -314,6 +326,8 @@ static void move_laggards(struct disk_bus *bus, const struct segments *segments)
     if (!others)
         return;
     uint64_t sequence = boundary(segments, half);
+    if (sequence > durable(bus))
+        return;
     for (struct disk_subscriber *subscriber = bus->subscribers; subscriber != NULL;
          subscriber = subscriber->next)
         if (bytes_behind(segments, finished_by(bus, subscriber)) > half)

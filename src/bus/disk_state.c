@@ -54,11 +54,11 @@ void disk_count_lost(struct disk_bus *bus, size_t count, enum bus_drop drop)
 
 uint64_t disk_move_subscriber(struct disk_subscriber *subscriber, uint64_t sequence, enum bus_drop drop)
 {
-    if (sequence > subscriber->floor)
-        subscriber->floor = sequence;
     uint64_t limit = disk_fetch_limit(subscriber);
     if (sequence > limit)
         sequence = limit;
+    if (sequence > subscriber->floor)
+        subscriber->floor = sequence;
     if (sequence <= subscriber->position)
         return 0;
     uint64_t skipped = sequence - subscriber->position;

@@ -171,6 +171,34 @@ static void a_sync_that_hangs_holds_up_no_new_segment(void **state)
     bus_unsubscribe(holder);
 }
 
+/* What a sync that fails takes back comes again: it must not have been dropped meanwhile. */
+static void no_room_is_made_of_what_is_not_durable(void **state)
+{
+    (void)state;
+    bus_settings.max_bytes = 1 << 20; /* segments of 64 KiB */
+    bus_settings.drop_oldest = true;
+    open_bus();
+    struct subscriber *subscriber = subscribe("s");
+    publish_durably(1, 20, 8000);
+    hanging_syncs = true;
+    stored_events = lost_events = 0;
+    for (uint64_t i = 21; i <= 420; i++)
+        publish_sized(i, 8000);
+    WAIT_FOR(records_in_log() >= 100);
+    sleep_ms(300); /* the keeper is asked for room meanwhile */
+    assert_true(count_of("disk_full", "s") <= 20);
+    assert_true(cursor_on_disk("s").cursor.sequence <= 20);
+    failing_syncs = 1;
+    hanging_syncs = false;
+    WAIT_FOR(stored_events == 400);
+    uint64_t dropped = (uint64_t)count_of("disk_full", "s");
+    assert_in_range(dropped, 1, 330);
+    assert_gets(subscriber, dropped + 1, 420 - dropped);
+    assert_int_equal(count_of("damaged", "s"), 0);
+    assert_counts(subscriber, "s", 420 - (int64_t)dropped);
+    bus_unsubscribe(subscriber);
+}
+
 static void a_full_disk_drops_the_newest_until_there_is_room(void **state)
 {
     (void)state;
@@ -316,6 +344,7 @@ int main(void)
         BUS_TEST(a_closed_subscriber_loses_only_its_own_to_a_failure),
         BUS_TEST(a_sync_that_hangs_holds_up_no_write_and_bounded_memory),
         BUS_TEST(a_sync_that_hangs_holds_up_no_new_segment),
+        BUS_TEST(no_room_is_made_of_what_is_not_durable),
         BUS_TEST(a_full_disk_drops_the_newest_until_there_is_room),
         BUS_TEST(a_full_disk_drops_the_oldest_segments_if_told_so),
         BUS_TEST(an_end_on_a_full_disk_counts_what_it_loses),
