@@ -56,7 +56,7 @@ static void each_letter(struct job *job, const char *pipeline,
     if (tools_parse_since(job->options, &since)) {
         reader = dead_letters_reader_new(job->folder, pipeline, &error);
         if (reader == NULL) {
-            command_error("%s", error.message);
+            command_error("dead letters of pipeline '%s': %s", pipeline, error.message);
         }
     }
     job->fine = job->fine && reader != NULL;

@@ -88,7 +88,7 @@ def test_spool_shows_chosen_events(stored):
 @pytest.mark.parametrize("arguments, status, word", [
     (["spool", "ls", "/nowhere"], 1, "/nowhere"), (["spool", "show", "--path", "/nowhere"], 1, "/nowhere"), (["spool", "look"], 2, "look"), (["spool", "ls"], 2, "no bus on disk"),
     (["dlq"], 2, "ls, show, replay or purge"), (["dlq", "ls"], 2, "dead_letters"),
-    (["dlq", "ls", "--path", "/nowhere"], 1, "/nowhere"), (["dlq", "look"], 2, "look"), (["replay"], 2, "--from"), (["replay", "--from", "/nowhere"], 1, "/nowhere"),
+    (["dlq", "ls", "--path", "/nowhere"], 1, "/nowhere"), (["dlq", "look"], 2, "look"), (["dlq", "purge", "17", "--path", "/tmp"], 1, "pipeline '17'"), (["replay"], 2, "--from"), (["replay", "--from", "/nowhere"], 1, "/nowhere"),
     (["replay", "--from", "/tmp", "--pipeline", "other"], 2, "'other'"), (["replay", "--form", "x"], 2, "--from"),
     (["spool", "ls", "--since", "1h"], 2, "spool ls: takes no --since"), (["spool", "verify", "/tmp", "more"], 2, "unexpected argument 'more'"),
     (["spool", "ls", "--path", "/tmp", "more"], 2, "unexpected argument 'more'"), (["spool", "verify", "unknown"], 1, "unknown"), (["spool", "ls", "/dev/null"], 1, "is no folder"),
