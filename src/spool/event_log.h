@@ -108,7 +108,8 @@ struct event_log_record {
         missing; /* records between the one before (or what was sought) and this one that are damaged or gone */
 };
 
-/* The next record, if its sequence is at most `last`. False: there is none (yet): may be called again. *error (may be NULL) is set, else empty, when a segment cannot be read: its records will be missing. */
+/* The next record, if its sequence is at most `last`. False: there is none (yet): may be called again. *error (may be NULL) is set, else empty, when a segment cannot be read: its records will be missing,
+ * unless it could not be opened for want of a right, of descriptors or of memory: then it is tried again by the next call. */
 bool event_log_read(struct event_log_reader *reader, uint64_t last, struct event_log_record *record,
                     struct error *error);
 

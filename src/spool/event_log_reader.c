@@ -188,6 +188,12 @@ static int open_checked(int folder, const char *path, uint64_t first, char name[
     return fd;
 }
 
+/* What is missing is a right or a resource of ours: with the segment nothing is wrong, and it may be read later. */
+static bool may_be_tried_again(int code)
+{
+    return code == EMFILE || code == ENFILE || code == ENOMEM || code == EACCES || code == EPERM;
+}
+
 /* Opens the segment in which the next record should be, of those behind the last one open. False: there is none, or none that can be read. */
 static bool open_segment(struct event_log_reader *reader, struct error *error)
 {
@@ -213,6 +219,8 @@ static bool open_segment(struct event_log_reader *reader, struct error *error)
         }
         if (errno == ENOENT)
             error->message[0] = '\0'; /* it was removed */
+        else if (may_be_tried_again(errno))
+            return false;
         if (limit == UINT64_MAX)
             return false;
         reader->first = first;

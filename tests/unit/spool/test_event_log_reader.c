@@ -20,6 +20,23 @@ ssize_t pread(int fd, void *data, size_t size, off_t offset)
     return got;
 }
 
+static int open_code; /* why segments cannot be opened; 0: they can */
+
+int openat(int folder, const char *name, int flags, ...)
+{
+    size_t size = strlen(name);
+    if (open_code != 0 && (flags & O_ACCMODE) == O_RDONLY && size > 4 &&
+        strcmp(name + size - 4, ".log") == 0) {
+        errno = open_code;
+        return -1;
+    }
+    va_list arguments;
+    va_start(arguments, flags);
+    int mode = (flags & O_CREAT) != 0 ? va_arg(arguments, int) : 0;
+    va_end(arguments);
+    return (int)syscall(SYS_openat, folder, name, flags, mode);
+}
+
 static void a_folder_may_come_later(void **state)
 {
     (void)state;
@@ -297,6 +314,47 @@ static void hostile_bytes_do_not_hold_up_a_reader(void **state)
     free(path);
 }
 
+/* A process that has too many files open for a moment must not pass over a segment full of events. */
+static void what_cannot_be_opened_now_is_read_later(void **state)
+{
+    (void)state;
+    const int codes[] = {EMFILE, ENFILE, ENOMEM, EACCES};
+    struct event_log *log = open_log(3000);
+    append(log, 60, MOST);
+    assert_true(count_names(".log") > 3);
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+        struct event_log_reader *reader = event_log_reader_new(log_folder);
+        struct event_log_record record;
+        struct error error;
+        uint64_t next = 1;
+        while (next <= 60) {
+            open_code = codes[i];
+            while (event_log_read(reader, 60, &record, &error)) { /* to the end of a segment */
+                assert_int_equal(record.sequence, next++);
+                assert_int_equal(record.missing, 0);
+            }
+            assert_true(next > 60 || strstr(error.message, strerror(codes[i])) != NULL);
+            open_code = 0;
+            if (next <= 60) {
+                assert_true(event_log_read(reader, 60, &record, &error));
+                assert_int_equal(record.sequence, next++);
+                assert_int_equal(record.missing, 0);
+            }
+        }
+        event_log_reader_free(reader);
+    }
+    /* What is wrong with the file itself is passed over, and told. */
+    struct event_log_reader *reader = event_log_reader_new(log_folder);
+    struct event_log_record record;
+    struct error error;
+    open_code = EIO;
+    assert_false(event_log_read(reader, 60, &record, &error));
+    assert_non_null(strstr(error.message, strerror(EIO)));
+    open_code = 0;
+    event_log_reader_free(reader);
+    event_log_close(log);
+}
+
 struct beside {
     struct event_log *log;
     _Atomic uint64_t written, durable;
@@ -389,6 +447,7 @@ int main(void)
         SPOOL_TEST(any_sequence_can_be_sought),
         SPOOL_TEST(what_is_sought_may_be_damaged),
         SPOOL_TEST(hostile_bytes_do_not_hold_up_a_reader),
+        SPOOL_TEST(what_cannot_be_opened_now_is_read_later),
         SPOOL_TEST(readers_and_a_syncer_work_beside_the_writer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
