@@ -252,6 +252,8 @@ static void handle(struct disk_bus *bus, enum event_log_result result, uint64_t 
         atomic_store_explicit(&bus->full, false, memory_order_relaxed);
     else if (result == EVENT_LOG_FULL)
         handle_full(bus, size, by_limit);
+    else if (result == EVENT_LOG_BUSY && !bus->stopping) /* it says nothing about the disk */
+        bus->retry_ns = clock_monotonic_ns() + DISK_RETRY_NS;
     else
         handle_failure(bus);
 }

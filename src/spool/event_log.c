@@ -48,7 +48,8 @@ struct event_log {
 
     atomic_bool given_up; /* a write or a sync failed */
 
-    pthread_mutex_t removing; /* one at a time */
+    pthread_mutex_t removing; /* held to take segments off the list, across the removal of their files */
+    struct log_limit making_log, removing_log;
 
     pthread_mutex_t mutex; /* guards what is below */
     struct event_log_segment *segments;
@@ -65,13 +66,17 @@ struct event_log {
 static enum event_log_result make_segment(struct event_log *log, uint64_t first, bool durable, int *fd)
 {
     struct segment_room room = log->room;
+    uint64_t suppressed;
     *fd = segment_make(log->folder, log->path, first, durable, &room);
-    if (*fd < 0 && segment_disk_is_full(errno))
+    int code = errno;
+    if (*fd < 0 && segment_disk_is_full(code))
         return EVENT_LOG_FULL;
     if (*fd < 0) {
-        log_error("cannot begin a segment", log_string("folder", log->path),
-                  log_string("error", strerror(errno)));
-        return EVENT_LOG_FAILED;
+        if (log_limit_pass(&log->making_log, &suppressed))
+            log_error("cannot begin a segment", log_string("folder", log->path),
+                      log_string("error", strerror(code)), log_suppressed(suppressed));
+        errno = code;
+        return code == EMFILE || code == ENFILE || code == ENOMEM ? EVENT_LOG_BUSY : EVENT_LOG_FAILED;
     }
     log->room = room;
     log->end = SEGMENT_HEADER_SIZE;
@@ -345,41 +350,52 @@ enum event_log_result event_log_rotate(struct event_log *log)
     return EVENT_LOG_DONE;
 }
 
-/* Takes the last segments that begin with this sequence or behind it off the list, and the files of those behind it off the disk. The mutex is held. */
-static void forget_from(struct event_log *log, uint64_t first)
+/* Removes the files of the last segments that begin behind this sequence, the newest first. Removing is held. */
+static bool unlink_behind(struct event_log *log, uint64_t sequence)
 {
-    while (log->count > 0 && log->segments[log->count - 1].first >= first) {
-        uint64_t gone = log->segments[--log->count].first;
-        char name[SEGMENT_NAME_SIZE];
-        segment_name(gone, name);
-        if (gone > first)
-            unlinkat(log->folder, name, 0);
+    char name[SEGMENT_NAME_SIZE];
+    for (size_t i = log->count; i > 0 && log->segments[i - 1].first > sequence; i--) {
+        segment_name(log->segments[i - 1].first, name);
+        if (unlinkat(log->folder, name, 0) != 0 && errno != ENOENT) {
+            log_error("cannot remove a segment that was given up", log_string("folder", log->path),
+                      log_string("file", name), log_string("error", strerror(errno)));
+            return false;
+        }
     }
+    return true;
+}
+
+/* The new segment takes the place of those that begin with its first record, or behind it. */
+static void put_in_place(struct event_log *log, uint64_t first, int fd)
+{
+    pthread_mutex_lock(&log->mutex);
+    while (log->count > 0 && log->segments[log->count - 1].first >= first)
+        log->count--;
     if (log->count > 0 && log->segments[log->count - 1].last >= first)
         log->segments[log->count - 1].last = first - 1;
+    close(log->fd);
+    close_all(log->closed, log->closed_count);
+    log->closed = NULL;
+    log->closed_count = 0;
+    append_segment(log, first, fd);
+    pthread_mutex_unlock(&log->mutex);
 }
 
 enum event_log_result event_log_retire(struct event_log *log, uint64_t durable)
 {
     int fd;
-    struct error error;
     assert(log->staged_count == 0 && durable <= log->last);
-    enum event_log_result result = make_segment(log, durable + 1, true, &fd);
-    if (result != EVENT_LOG_DONE)
-        return result;
-    pthread_mutex_lock(&log->mutex);
-    forget_from(log, durable + 1);
-    close(log->fd);
-    close_all(log->closed, log->closed_count);
-    log->closed = NULL;
-    log->closed_count = 0;
-    append_segment(log, durable + 1, fd);
-    pthread_mutex_unlock(&log->mutex);
-    log->given_up = false;
-    if (!folder_sync(log->folder, log->path,
-                     &error)) /* else records that do not count may be back after a loss of power */
-        log_error("cannot make the removal of segments durable", log_string("error", error.message));
-    return EVENT_LOG_DONE;
+    enum event_log_result result = EVENT_LOG_FAILED;
+    pthread_mutex_lock(&log->removing);
+    /* Before the new one is there: a file that stayed would seem to go on from it. One sync of the folder is about both. */
+    if (unlink_behind(log, durable + 1))
+        result = make_segment(log, durable + 1, true, &fd);
+    if (result == EVENT_LOG_DONE) {
+        put_in_place(log, durable + 1, fd);
+        log->given_up = false;
+    }
+    pthread_mutex_unlock(&log->removing);
+    return result;
 }
 
 /* Questions, and removal ------------------------------------------------------------------------------------------------------------------------------------------- */
@@ -447,12 +463,16 @@ size_t event_log_unlink_before(struct event_log *log, uint64_t sequence)
 {
     char name[SEGMENT_NAME_SIZE];
     struct error error;
+    uint64_t suppressed;
     size_t removed = 0;
     pthread_mutex_lock(&log->removing);
     while (oldest_below(log, sequence, name)) {
         if (unlinkat(log->folder, name, 0) != 0 && errno != ENOENT) {
-            log_error("cannot remove a segment", log_string("folder", log->path), log_string("file", name),
-                      log_string("error", strerror(errno)));
+            int code = errno;
+            if (log_limit_pass(&log->removing_log, &suppressed))
+                log_error("cannot remove a segment", log_string("folder", log->path),
+                          log_string("file", name), log_string("error", strerror(code)),
+                          log_suppressed(suppressed));
             break;
         }
         pthread_mutex_lock(&log->mutex);

@@ -56,6 +56,7 @@ void event_log_close(struct event_log *log);
 enum event_log_result {
     EVENT_LOG_DONE,
     EVENT_LOG_FULL,   /* ENOSPC, EDQUOT: nothing of it has happened; may be tried again */
+    EVENT_LOG_BUSY,   /* no descriptor or memory for a new segment; logged. Likewise */
     EVENT_LOG_FAILED, /* another error of the disk's; logged. For write and sync: the segment is not to be touched again: event_log_retire() */
 };
 
@@ -68,7 +69,7 @@ enum event_log_result event_log_write(struct event_log *log);
 enum event_log_result event_log_sync(struct event_log *log);
 /* The next record begins a new segment. Nothing may be staged; what is not synced yet is so by the next sync. Waits for no sync. Not DONE: nothing has changed. */
 enum event_log_result event_log_rotate(struct event_log *log);
-/* Nothing may be staged, no sync may run. Gives up the present segment, and those before with records behind `durable`: these do not count, the next one added gets the sequence durable + 1, in a new segment. Not DONE: nothing has changed. */
+/* Nothing may be staged, no sync may run. Gives up the present segment, and those before with records behind `durable`: these do not count, the next one added gets the sequence durable + 1, in a new segment. Not DONE: to be called again. */
 enum event_log_result event_log_retire(struct event_log *log, uint64_t durable);
 /* Of the last record written, and what it will be for the next one added. 1 before the first. */
 uint64_t event_log_last(const struct event_log *log);

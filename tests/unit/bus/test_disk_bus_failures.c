@@ -2,6 +2,17 @@
 #include "disk_bus_test.h"
 #include "spool/event_log.h"
 
+static atomic_int busy_renames; /* of new segments: that many find no room in a table of the system's */
+
+int renameat(int from_folder, const char *from, int to_folder, const char *to)
+{
+    if (take_one(&busy_renames)) {
+        errno = ENFILE;
+        return -1;
+    }
+    return (int)syscall(SYS_renameat2, from_folder, from, to_folder, to, 0);
+}
+
 static void assert_counts(struct subscriber *subscriber, const char *name, int64_t given)
 {
     assert_int_equal(count_of("received", name),
@@ -87,6 +98,23 @@ static void after_three_failures_the_bus_has_failed_and_counts(void **state)
     assert_gets_nothing(subscriber);
     assert_counts(subscriber, "s", 4);
     assert_int_equal(bus_depth(subscriber), 0);
+    bus_unsubscribe(subscriber);
+}
+
+static void want_of_descriptors_says_nothing_about_the_disk(void **state)
+{
+    (void)state;
+    bus_settings.max_bytes = 1 << 20; /* segments of 64 KiB */
+    open_bus();
+    struct subscriber *subscriber = subscribe("s");
+    publish_durably(1, 5, 8000);
+    busy_renames = 5;
+    publish_durably(6, 15, 8000);
+    assert_int_equal(busy_renames, 0);
+    const char *reason;
+    assert_true(bus_is_healthy(bus, &reason));
+    assert_gets(subscriber, 1, 20);
+    assert_counts(subscriber, "s", 20);
     bus_unsubscribe(subscriber);
 }
 
@@ -341,6 +369,7 @@ int main(void)
         BUS_TEST(what_a_failed_sync_may_have_lost_is_written_again),
         BUS_TEST(a_failed_write_is_repeated),
         BUS_TEST(after_three_failures_the_bus_has_failed_and_counts),
+        BUS_TEST(want_of_descriptors_says_nothing_about_the_disk),
         BUS_TEST(a_closed_subscriber_loses_only_its_own_to_a_failure),
         BUS_TEST(a_sync_that_hangs_holds_up_no_write_and_bounded_memory),
         BUS_TEST(a_sync_that_hangs_holds_up_no_new_segment),

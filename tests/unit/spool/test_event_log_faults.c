@@ -9,7 +9,7 @@
 #define MOST 300
 
 /* Instead of libc's: the call that is due fails, from then on or so many times. */
-enum call { NO_CALL, ALLOCATE, WRITE_PIECES, WRITE, SYNC_DATA, SYNC, RENAME, TRUNCATE, CALLS };
+enum call { NO_CALL, ALLOCATE, WRITE_PIECES, WRITE, SYNC_DATA, SYNC, RENAME, TRUNCATE, UNLINK, CALLS };
 static enum call failing;
 static int failing_code;
 static int fail_after; /* so many calls go well first */
@@ -21,7 +21,8 @@ static unsigned syncs;
 
 static bool fails(enum call call)
 {
-    if (interruptions > 0 && call != SYNC && call != SYNC_DATA && call != RENAME && call != TRUNCATE) {
+    if (interruptions > 0 && call != SYNC && call != SYNC_DATA && call != RENAME && call != TRUNCATE &&
+        call != UNLINK) {
         interruptions--;
         errno = EINTR;
         return true;
@@ -80,6 +81,11 @@ int fsync(int fd)
 int renameat(int from_folder, const char *from, int to_folder, const char *to)
 {
     return fails(RENAME) ? -1 : (int)syscall(SYS_renameat2, from_folder, from, to_folder, to, 0);
+}
+
+int unlinkat(int folder, const char *name, int flags)
+{
+    return fails(UNLINK) ? -1 : (int)syscall(SYS_unlinkat, folder, name, flags);
 }
 
 int ftruncate(int fd, off_t size)
@@ -231,14 +237,18 @@ static void a_rotation_that_fails_changes_nothing(void **state)
 {
     (void)state;
     const enum call calls[] = {ALLOCATE, WRITE, RENAME};
+    const struct {
+        int code;
+        enum event_log_result result;
+    } errors[] = {{EIO, EVENT_LOG_FAILED}, {ENOSPC, EVENT_LOG_FULL}, {EMFILE, EVENT_LOG_BUSY}};
     for (size_t i = 0; i < 3; i++) {
-        for (int full = 0; full < 2; full++) {
+        for (size_t j = 0; j < sizeof errors / sizeof errors[0]; j++) {
             struct event_log *log = open_log(1 << 16);
             append(log, 3, MOST);
             uint64_t last = event_log_last(log);
             size_t segments = count_names(".log");
-            fail_call(calls[i], full == 1 ? ENOSPC : EIO, 0);
-            assert_int_equal(event_log_rotate(log), full == 1 ? EVENT_LOG_FULL : EVENT_LOG_FAILED);
+            fail_call(calls[i], errors[j].code, 0);
+            assert_int_equal(event_log_rotate(log), errors[j].result);
             fail_call(NO_CALL, 0, 0);
             assert_int_equal(count_names(".log"), segments);
             assert_int_equal(count_names(".new"), 0);
@@ -300,6 +310,31 @@ static void giving_up_takes_back_the_segments_begun_since(void **state)
         event_log_close(log);
         assert_log_holds(first + durable + 7);
     }
+}
+
+/* The file of a segment that was given up must not be taken for one that goes on from the new one. */
+static void giving_up_needs_the_files_gone(void **state)
+{
+    (void)state;
+    struct event_log *log = open_log(1 << 16);
+    append(log, 3, MOST);
+    for (int i = 0; i < 3; i++) {
+        stage_some(log, 2, payloads);
+        assert_int_equal(event_log_write(log), EVENT_LOG_DONE);
+        assert_int_equal(event_log_rotate(log), EVENT_LOG_DONE);
+    }
+    fail_call(SYNC_DATA, EIO, 0);
+    assert_int_equal(event_log_sync(log), EVENT_LOG_FAILED);
+    for (int after = 0; after < 3; after++) {
+        fail_call(UNLINK, EIO, after);
+        assert_int_equal(event_log_retire(log, 3), EVENT_LOG_FAILED);
+    }
+    fail_call(NO_CALL, 0, 0);
+    assert_int_equal(event_log_retire(log, 3), EVENT_LOG_DONE);
+    append(log, 9, MOST);
+    assert_log_holds(12);
+    event_log_close(log);
+    assert_log_holds(12);
 }
 
 /* A sync that failed once is never believed again for this segment. */
@@ -401,6 +436,7 @@ int main(void)
         FAULT_TEST(a_rotation_that_fails_changes_nothing),
         FAULT_TEST(a_sync_covers_the_segments_that_were_closed_since),
         FAULT_TEST(giving_up_takes_back_the_segments_begun_since),
+        FAULT_TEST(giving_up_needs_the_files_gone),
         FAULT_TEST(a_failed_sync_ends_the_segment),
         FAULT_TEST(a_write_that_fails_ends_the_segment),
         FAULT_TEST(an_opening_that_fails_loses_nothing),
