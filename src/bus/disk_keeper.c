@@ -54,7 +54,7 @@ bool disk_keep_cursor(struct disk_subscriber *subscriber)
         uint64_t suppressed;
         if (log_limit_pass(&bus->cursor_log, &suppressed))
             log_error("the pipeline's cursor cannot be written: events will come again after a restart",
-                      log_string("pipeline", subscriber->settings.name), log_string("error", error.message),
+                      log_string("pipeline", subscriber->name), log_string("error", error.message),
                       log_suppressed(suppressed));
         return false;
     }
@@ -212,7 +212,7 @@ static void move_subscriber(struct disk_bus *bus, struct disk_subscriber *subscr
     pthread_mutex_lock(&bus->mutex);
     uint64_t dropped = disk_move_subscriber(subscriber, sequence, drop);
     pthread_mutex_unlock(&bus->mutex);
-    disk_report_drop(bus, drop, dropped, setting, subscriber->settings.name, sequence);
+    disk_report_drop(bus, drop, dropped, setting, subscriber->name, sequence);
 }
 
 /* Gives up everything up to this sequence, the last one of a segment, for all. */

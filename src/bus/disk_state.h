@@ -56,7 +56,8 @@ struct batches {
 struct disk_subscriber {
     struct subscriber subscriber;
     struct disk_subscriber *next;
-    struct subscriber_settings settings; /* with a name of its own; changed under waking and mutex */
+    char *name;
+    struct subscriber_settings settings; /* but for the name; changed under waking and the mutex */
 
     /* The subscriber's thread's. */
     struct event_log_reader *reader;

@@ -17,7 +17,7 @@ static struct disk_subscriber *find_subscriber(const struct disk_bus *bus, const
 {
     for (struct disk_subscriber *subscriber = bus->subscribers; subscriber != NULL;
          subscriber = subscriber->next)
-        if (strcmp(subscriber->settings.name, name) == 0)
+        if (strcmp(subscriber->name, name) == 0)
             return subscriber;
     return NULL;
 }
@@ -71,7 +71,7 @@ static struct disk_subscriber *subscriber_new(struct disk_bus *bus,
     struct disk_subscriber *subscriber = xcalloc(1, sizeof *subscriber);
     subscriber->subscriber.bus = &bus->bus;
     subscriber->settings = *settings;
-    subscriber->settings.name = xstrdup(settings->name);
+    subscriber->name = xstrdup(settings->name);
     subscriber->reader = event_log_reader_new(bus->settings.path);
     subscriber->cursor = file;
     subscriber->position = subscriber->kept = position;
@@ -116,9 +116,7 @@ void disk_renew(struct subscriber *handle, const struct subscriber_settings *set
     struct disk_bus *bus = disk_bus_of(handle->bus);
     pthread_mutex_lock(&bus->waking);
     pthread_mutex_lock(&bus->mutex);
-    const char *name = subscriber->settings.name;
     subscriber->settings = *settings;
-    subscriber->settings.name = name;
     pthread_mutex_unlock(&bus->mutex);
     pthread_mutex_unlock(&bus->waking);
 }
@@ -167,14 +165,14 @@ size_t disk_unsubscribe(struct subscriber *handle)
     *link = subscriber->next;
     pthread_mutex_unlock(&bus->mutex);
     pthread_mutex_unlock(&bus->waking);
-    disk_add_absent(bus, subscriber->settings.name, &(struct cursor){.sequence = subscriber->kept});
+    disk_add_absent(bus, subscriber->name, &(struct cursor){.sequence = subscriber->kept});
     pthread_mutex_unlock(&bus->keeping);
 
     cursor_file_close(subscriber->cursor);
     event_log_reader_free(subscriber->reader);
     event_record_release(subscriber->ahead);
     acknowledgements_free(&subscriber->outstanding);
-    free((void *)(uintptr_t)subscriber->settings.name);
+    free(subscriber->name);
     free(subscriber);
     return 0;
 }
@@ -277,7 +275,7 @@ size_t disk_fetch(struct subscriber *handle, struct bus_entry *entries, size_t m
         if (count == 0 && damaged == 0 && limit > subscriber->position)
             subscriber->unreadable = limit;
         pthread_mutex_unlock(&bus->mutex);
-        disk_report_drop(bus, BUS_DROP_DAMAGED, damaged, NULL, subscriber->settings.name, reached);
+        disk_report_drop(bus, BUS_DROP_DAMAGED, damaged, NULL, subscriber->name, reached);
         for (size_t i = 0; i < count; i++) {
             if (i < skipped) {
                 event_record_release(entries[i].event);
