@@ -4,11 +4,10 @@
  * Publishing puts a reference into a ring that was allocated at the start, counts, and looks whether the writer sleeps: nothing in it depends on the disk.
  */
 #include <assert.h>
-#include <errno.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 #include "bus/disk_state.h"
+#include "spool/folder.h"
 
 #define LARGEST_SEGMENT   (UINT64_C(64) << 20)
 #define SMALLEST_SEGMENT  (UINT64_C(64) << 10)
@@ -150,28 +149,6 @@ static void make_metrics(struct disk_bus *bus)
 
 /* ---- beginning and end ---- */
 
-/* Makes the folder, and those it is in. */
-static bool make_folders(const char *path, struct error *error)
-{
-    char *partial = xstrdup(path);
-    bool made = true;
-    for (char *at = partial + 1; made && *at != '\0'; at++) {
-        if (*at != '/')
-            continue;
-        *at = '\0';
-        made = mkdir(partial, 0700) == 0 || errno == EEXIST;
-        if (!made)
-            error_set(error, "%s: cannot be created: %s", partial, strerror(errno));
-        *at = '/';
-    }
-    free(partial);
-    if (made && mkdir(path, 0700) != 0 && errno != EEXIST) {
-        error_set(error, "%s: cannot be created: %s", path, strerror(errno));
-        made = false;
-    }
-    return made;
-}
-
 static void note_cursor(void *argument, const char *name, const struct cursor *cursor)
 {
     disk_add_absent(argument, name, cursor);
@@ -189,8 +166,7 @@ static uint64_t next_at_least(const struct disk_bus *bus)
 
 static bool open_log(struct disk_bus *bus, struct error *error)
 {
-    if (!make_folders(bus->settings.path, error) || !make_folders(bus->cursors, error) ||
-        !cursor_files_list(bus->cursors, note_cursor, bus, error))
+    if (!folder_make(bus->cursors, error) || !cursor_files_list(bus->cursors, note_cursor, bus, error))
         return false;
     struct event_log_settings settings = {.folder = bus->settings.path,
                                           .segment_bytes = bus->segment_bytes,

@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -271,21 +270,6 @@ static void tidy(struct dead_letters *letters)
     tell_kept(letters);
 }
 
-/* Makes a folder with its parents; whether it then is one is seen when it is opened. */
-static void make_folders(const char *path)
-{
-    char *copy = xstrdup(path);
-    for (char *at = copy + 1; *at != '\0'; at++) {
-        if (*at != '/')
-            continue;
-        *at = '\0';
-        mkdir(copy, 0700);
-        *at = '/';
-    }
-    mkdir(copy, 0700);
-    free(copy);
-}
-
 static uint64_t segment_bytes(uint64_t max_bytes)
 {
     uint64_t bytes = max_bytes / SEGMENTS_OF_MAX_BYTES;
@@ -326,8 +310,7 @@ struct dead_letters *dead_letters_open(const struct dead_letters_settings *setti
     letters->folder = -1;
     letters->unsynced_end = &letters->unsynced;
     pthread_mutex_init(&letters->mutex, NULL);
-    make_folders(settings->folder);
-    if (!open_log(letters, error)) {
+    if (!folder_make(settings->folder, error) || !open_log(letters, error)) {
         dead_letters_close(letters);
         return NULL;
     }

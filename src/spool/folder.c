@@ -6,12 +6,15 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/memory.h"
 
 #define LOCK_NAME "lock"
 
@@ -21,15 +24,53 @@ static const char *reason(int code)
                          : strerror(code);
 }
 
+/* A new folder is durable when the one it is in was synced. Where we may not read that one, the file system has to see to it. */
+static void sync_parent(const char *path)
+{
+    char *copy = xstrdup(path), *parent = dirname(copy);
+    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        fsync(fd);
+        close(fd);
+    }
+    free(copy);
+}
+
+/* Its parent is there. False: *error, and errno. */
+static bool make_one(const char *path, struct error *error)
+{
+    if (mkdir(path, 0700) == 0) {
+        sync_parent(path);
+        return true;
+    }
+    int code = errno;
+    if (code != EEXIST)
+        error_set(error, "%s: cannot be created: %s", path, strerror(code));
+    errno = code;
+    return code == EEXIST;
+}
+
+bool folder_make(const char *path, struct error *error)
+{
+    char *partial = xstrdup(path);
+    bool made = true;
+    for (char *at = partial + 1; made && *at != '\0'; at++) {
+        if (*at != '/')
+            continue;
+        *at = '\0';
+        made = make_one(partial, error);
+        *at = '/';
+    }
+    made = made && make_one(path, error);
+    free(partial);
+    return made;
+}
+
 int folder_open(const char *path, bool create, struct error *error)
 {
     struct stat status;
-    if (create && mkdir(path, 0700) != 0 && errno != EEXIST) {
-        int code = errno;
-        error_set(error, "%s: cannot be created: %s", path, strerror(code));
-        errno = code;
+    if (create && !make_one(path, error))
         return -1;
-    }
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) {
         int code = errno;

@@ -7,6 +7,8 @@
 #include "base/error.h"
 #include "base/slice.h"
 
+/* Makes a folder (0700) with its parents, all of them durable; those that are there stay as they are. False: *error. */
+bool folder_make(const char *path, struct error *error);
 /* A descriptor; -1: *error, and errno. With create, a folder that is missing is made (0700); its parent must be there. */
 int folder_open(const char *path, bool create, struct error *error);
 /* Opens (or makes, with O_CREAT: 0600) a plain file in it. path: the folder's, for messages. -1: *error, and errno. */
