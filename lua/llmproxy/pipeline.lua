@@ -90,6 +90,7 @@ end
 function pipeline.new(definition, host)
   local transforms, limits, dispatcher = definition.transforms, definition.batch, definition.dispatcher.object
   local report, report_failure = reports.new(host.has_dead_letters)
+  if host.tells_failures then report_failure = function() end end
   local entry_of = origins()
   local filling = { bytes = 0 } -- items of the next batch
   local progress = {} -- entry: being transformed and encoded; transform: which one runs, or ran

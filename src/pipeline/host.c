@@ -328,6 +328,7 @@ int host_push(lua_State *lua)
     push_flag(lua, "keeps_events", host->keeps_events);
     push_flag(lua, "no_delivery", host->no_delivery);
     push_flag(lua, "has_dead_letters", host->dead_letters != NULL);
+    push_flag(lua, "tells_failures", host->settled != NULL);
     return 1;
 }
 

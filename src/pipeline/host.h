@@ -20,6 +20,7 @@
  *     host.keeps_events          what is not settled comes again after a restart: nothing is lost by leaving it
  *     host.no_delivery           the dispatcher is not to be given anything
  *     host.has_dead_letters      what fails is kept there
+ *     host.tells_failures        whoever runs the pipeline tells what fails, and what becomes of it
  *
  *     entry:id()                 the event's
  *     entry:event()              a new table

@@ -146,6 +146,7 @@ def test_dlq_replays_through_the_pipeline_as_it_is_now(failed):
         broken = configuration(failed.folder, bus=disk(), pipelines=[to_url(sink.url, transforms=[FAILS])])
         again = run("dlq", "replay", "-c", broken)
         assert again.returncode == 1 and "0 delivered" in again.stdout and "3 failed" in again.stdout and "a bad one" in again.stderr
+        assert "dropped" not in again.stderr, "a letter that fails again stays"
         assert len(letters(failed)) == 3
 
         mended = configuration(failed.folder, bus=disk(), pipelines=[to_url(sink.url)])
