@@ -4,6 +4,7 @@
  * Publishing puts a reference into a ring that was allocated at the start, counts, and looks whether the writer sleeps: nothing in it depends on the disk.
  */
 #include <assert.h>
+#include <signal.h>
 #include <stdlib.h>
 
 #include "bus/disk_state.h"
@@ -214,6 +215,18 @@ static void release(struct disk_bus *bus)
     free(bus);
 }
 
+/* Signals are for others. */
+static void start(pthread_t *thread, void *(*function)(void *bus), struct disk_bus *bus)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(thread, NULL, function, bus);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    assert(failed == 0);
+    (void)failed;
+}
+
 static void stop(struct disk_bus *bus, pthread_t thread, bool *flag, pthread_cond_t *condition)
 {
     pthread_mutex_lock(&bus->mutex);
@@ -268,7 +281,9 @@ static void init(struct disk_bus *bus, const struct disk_bus_settings *settings)
     bus->cursors = xprintf("%s/cursors", settings->path);
     bus->half_interval_ns = settings->commit_interval_ns / 2;
     bus->segment_bytes = clamp(settings->max_bytes / SEGMENTS_AT_LEAST, SMALLEST_SEGMENT, LARGEST_SEGMENT);
-    bus->largest_event = (size_t)clamp(settings->max_bytes / 2, 0, EVENT_LOG_MAX_PAYLOAD);
+    /* Two of them, each in a segment alone, fit into max_bytes: the present segment never goes, and the next one must find room beside it. */
+    uint64_t half = settings->max_bytes / 2, heads = EVENT_LOG_FRAME_HEAD + DISK_SEGMENT_HEAD;
+    bus->largest_event = (size_t)clamp(half > heads ? half - heads : 0, 0, EVENT_LOG_MAX_PAYLOAD);
     bus->gathered = (size_t)clamp(settings->queue_bytes / 4, 1, GATHERED_BYTES);
     uint64_t shortest = settings->max_age_ns < bus->settings.absent_after_ns ? settings->max_age_ns
                                                                              : bus->settings.absent_after_ns;
@@ -299,8 +314,8 @@ struct bus *disk_bus_new(const struct disk_bus_settings *settings, struct error 
     }
     if (settings->metrics != NULL)
         make_metrics(bus);
-    pthread_create(&bus->writer, NULL, disk_write_events, bus);
-    pthread_create(&bus->syncer, NULL, disk_sync_events, bus);
-    pthread_create(&bus->keeper, NULL, disk_keep, bus);
+    start(&bus->writer, disk_write_events, bus);
+    start(&bus->syncer, disk_sync_events, bus);
+    start(&bus->keeper, disk_keep, bus);
     return &bus->bus;
 }

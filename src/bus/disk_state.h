@@ -34,6 +34,8 @@
 /* Written at once. */
 #define DISK_BATCH_EVENTS 128u
 #define DISK_BATCH_BYTES  (1u << 20)
+/* Of a segment's bytes. */
+#define DISK_SEGMENT_HEAD 64u
 
 struct pending {
     struct event_record *event; /* a reference */

@@ -11,9 +11,6 @@
 #include "base/clock.h"
 #include "bus/disk_state.h"
 
-/* Of a segment's bytes. */
-#define SEGMENT_HEAD 64u
-
 enum step { REST, WRITE, ROTATE, RETIRE, GIVE_UP, END };
 
 bool disk_is_much(const struct disk_bus *bus)
@@ -162,7 +159,7 @@ static bool has_room(const struct disk_bus *bus, uint64_t size, bool another)
 static uint64_t room_for(const struct disk_bus *bus, const struct batch *batch)
 {
     size_t stored = batch != NULL ? disk_stored_size(batch->events[0].event) : 0;
-    return stored + SEGMENT_HEAD > bus->segment_bytes ? stored + SEGMENT_HEAD : bus->segment_bytes;
+    return stored + DISK_SEGMENT_HEAD > bus->segment_bytes ? stored + DISK_SEGMENT_HEAD : bus->segment_bytes;
 }
 
 /* Gives up all that is unwritten. Takes the mutex away for a while. */

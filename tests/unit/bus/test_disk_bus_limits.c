@@ -83,6 +83,27 @@ static void one_large_event_finds_a_place(void **state)
     bus_unsubscribe(subscriber);
 }
 
+/* The present segment never goes: an event that is alone in it must leave room for the next one like it. */
+static void the_largest_events_follow_each_other(void **state)
+{
+    (void)state;
+    bus_settings.max_bytes = 1 << 20;
+    open_bus();
+    struct subscriber *subscriber = subscribe("s");
+    size_t size = (1 << 20) / 2;
+    do {
+        stored_events = lost_events = 0;
+        publish_sized(1, size -= 16);
+    } while (lost_events > 0);
+    WAIT_FOR(stored_events == 1);
+    assert_gets(subscriber, 1, 1);
+    publish_durably(2, 1, size);
+    assert_gets(subscriber, 2, 1);
+    publish_durably(3, 1, size);
+    assert_gets(subscriber, 3, 1);
+    bus_unsubscribe(subscriber);
+}
+
 static void one_that_lags_is_moved_on_and_the_others_are_not(void **state)
 {
     (void)state;
@@ -247,6 +268,7 @@ int main(void)
         BUS_TEST(max_bytes_drops_the_newest_until_segments_go),
         BUS_TEST(max_bytes_drops_the_oldest_if_told_so),
         BUS_TEST(one_large_event_finds_a_place),
+        BUS_TEST(the_largest_events_follow_each_other),
         BUS_TEST(one_that_lags_is_moved_on_and_the_others_are_not),
         BUS_TEST(nobody_is_moved_on_when_all_are_behind),
         BUS_TEST(old_events_expire_for_whoever_has_not_fetched_them),
