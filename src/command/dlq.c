@@ -61,11 +61,15 @@ static void each_letter(struct job *job, const char *pipeline,
     }
     job->fine = job->fine && reader != NULL;
     bool goes_on = reader != NULL;
-    while (goes_on && dead_letters_read(reader, &letter, &damaged)) {
+    while (goes_on && dead_letters_read(reader, &letter, &damaged, &error)) {
         if (letter.last_us >= since && tools_is_chosen(job->options, job->first_letter, letter.sequence,
                                                        event_get(letter.event)->id, found)) {
             goes_on = visit(job, pipeline, &letter);
         }
+    }
+    if (goes_on && error.message[0] != '\0') {
+        command_error("%s", error.message);
+        job->fine = false;
     }
     dead_letters_reader_free(reader);
     if (damaged > 0) {

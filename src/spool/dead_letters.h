@@ -50,8 +50,9 @@ void dead_letters_tidy(struct dead_letters *letters);
 struct dead_letters_reader;
 struct dead_letters_reader *dead_letters_reader_new(const char *folder, const char *pipeline,
                                                     struct error *error);
-/* The next letter that was not removed; damaged ones are left out and counted in *damaged (may be NULL). False: no more. */
-bool dead_letters_read(struct dead_letters_reader *reader, struct dead_letter *letter, uint64_t *damaged);
+/* The next letter that was not removed; damaged ones are left out and counted in *damaged (may be NULL). False: no more, or *error (else empty) says why no more can be read. */
+bool dead_letters_read(struct dead_letters_reader *reader, struct dead_letter *letter, uint64_t *damaged,
+                       struct error *error);
 void dead_letters_reader_free(struct dead_letters_reader *reader);
 /* Removes letters by their sequences: replayed or purged. Where no other process has the folder, segments without letters are unlinked at once, else by it. */
 bool dead_letters_remove(const char *folder, const char *pipeline, const uint64_t *sequences, size_t count,

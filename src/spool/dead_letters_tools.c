@@ -46,15 +46,15 @@ struct dead_letters_reader *dead_letters_reader_new(const char *folder, const ch
     return reader;
 }
 
-bool dead_letters_read(struct dead_letters_reader *reader, struct dead_letter *letter, uint64_t *damaged)
+bool dead_letters_read(struct dead_letters_reader *reader, struct dead_letter *letter, uint64_t *damaged,
+                       struct error *error)
 {
     struct event_log_record record;
-    struct error error;
     uint64_t bad = 0;
     bool found = false;
     event_record_release(reader->event);
     reader->event = NULL;
-    while (!found && event_log_read(reader->log, UINT64_MAX, &record, &error)) {
+    while (!found && event_log_read(reader->log, UINT64_MAX, &record, error)) {
         bad += record.missing;
         if (removed_has(&reader->removed, record.sequence))
             continue;

@@ -63,7 +63,7 @@ static char *read_letters(void)
     struct buffer lines = {0};
     struct dead_letters_reader *reader = dead_letters_reader_new(root, "test", &error);
     assert_non_null(reader);
-    while (dead_letters_read(reader, &letter, NULL)) {
+    while (dead_letters_read(reader, &letter, NULL, &error)) {
         assert_true(letter.first_us > UINT64_C(1700000000000000) && letter.last_us >= letter.first_us);
         const struct event_fields *fields = event_get(letter.event);
         buffer_printf(&lines, "%.*s %.*s %.*s %u %.*s\n", SLICE_ARGUMENTS(fields->id),

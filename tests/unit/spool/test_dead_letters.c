@@ -1,6 +1,7 @@
 /*
  * Dead letters are there as they were given until they are removed, too many or too old, whoever reads and writes meanwhile.
  */
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -21,6 +22,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "spool/crc32c.h"
 #include "spool/event_log.h"
 #include "spool/letter.h"
 
@@ -163,8 +165,9 @@ static char *ids_of(const struct place *place, uint64_t *damaged, uint64_t *sequ
 {
     struct buffer ids = {0};
     struct dead_letter letter;
+    struct error error;
     struct dead_letters_reader *reader = reader_of(place);
-    for (size_t i = 0; dead_letters_read(reader, &letter, damaged); i++) {
+    for (size_t i = 0; dead_letters_read(reader, &letter, damaged, &error); i++) {
         buffer_append_slice(&ids, event_get(letter.event)->id);
         if (sequences != NULL)
             sequences[i] = letter.sequence;
@@ -208,6 +211,7 @@ static void a_letter_is_read_as_it_was_given(void **state)
     (void)state;
     struct place place = {0};
     struct dead_letter letter;
+    struct error error;
     uint64_t damaged = 0;
     set_up(&place);
     open_letters(&place);
@@ -215,7 +219,7 @@ static void a_letter_is_read_as_it_was_given(void **state)
     sync_letters(&place);
     close_letters(&place);
     struct dead_letters_reader *reader = reader_of(&place);
-    assert_true(dead_letters_read(reader, &letter, &damaged));
+    assert_true(dead_letters_read(reader, &letter, &damaged, &error));
     assert_true(slice_equal(letter.reason, SLICE("rejected")));
     assert_true(slice_equal(letter.error, SLICE("answered 422")));
     assert_true(slice_equal(letter.where, SLICE("webhook")));
@@ -226,7 +230,7 @@ static void a_letter_is_read_as_it_was_given(void **state)
     assert_true(slice_equal(event_get(letter.event)->path, SLICE("/v1/chat")));
     assert_int_equal(event_request_body(letter.event)->size, 100000);
     assert_int_equal(event_response_body(letter.event)->size, 9);
-    assert_false(dead_letters_read(reader, &letter, &damaged));
+    assert_false(dead_letters_read(reader, &letter, &damaged, &error));
     assert_int_equal(damaged, 0);
     dead_letters_reader_free(reader);
     tear_down(&place);
@@ -237,6 +241,7 @@ static void without_bodies_none_is_kept(void **state)
     (void)state;
     struct place place = {0};
     struct dead_letter letter;
+    struct error error;
     set_up(&place);
     struct dead_letters_settings settings = settings_of(&place);
     settings.without_bodies = true;
@@ -244,12 +249,41 @@ static void without_bodies_none_is_kept(void **state)
     add_sized(&place, "a", 5000);
     sync_letters(&place);
     struct dead_letters_reader *reader = reader_of(&place);
-    assert_true(dead_letters_read(reader, &letter, NULL));
+    assert_true(dead_letters_read(reader, &letter, NULL, &error));
     assert_int_equal(event_request_body(letter.event)->size, 0);
     assert_int_equal(event_response_body(letter.event)->size, 0);
     assert_int_equal(event_get(letter.event)->request_bytes, 5000);
     assert_false(event_get(letter.event)->request_kept);
     dead_letters_reader_free(reader);
+    tear_down(&place);
+}
+
+/* As by a later version of the program: no letters is not the answer. */
+static void a_segment_that_cannot_be_read_is_told(void **state)
+{
+    (void)state;
+    struct place place = {0};
+    struct dead_letter letter;
+    struct error error;
+    char header[64];
+    set_up(&place);
+    char *path = path_of(&place, FIRST_SEGMENT);
+    open_letters(&place);
+    add(&place, "a");
+    sync_letters(&place);
+    close_letters(&place);
+    int fd = open(path, O_RDWR);
+    assert_int_equal(pread(fd, header, sizeof header, 0), sizeof header);
+    header[8] = 2;
+    uint32_t crc = htole32(crc32c(0, (struct slice){header, 60}));
+    memcpy(header + 60, &crc, sizeof crc);
+    assert_int_equal(pwrite(fd, header, sizeof header, 0), sizeof header);
+    close(fd);
+    struct dead_letters_reader *reader = reader_of(&place);
+    assert_false(dead_letters_read(reader, &letter, NULL, &error));
+    assert_non_null(strstr(error.message, "has format version 2"));
+    dead_letters_reader_free(reader);
+    free(path);
     tear_down(&place);
 }
 
@@ -643,6 +677,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_letter_is_read_as_it_was_given),
         cmocka_unit_test(without_bodies_none_is_kept),
+        cmocka_unit_test(a_segment_that_cannot_be_read_is_told),
         cmocka_unit_test(files_are_for_their_owner_only),
         cmocka_unit_test(one_process_writes),
         cmocka_unit_test(removed_letters_are_not_read_again),
