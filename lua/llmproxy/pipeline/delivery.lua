@@ -89,7 +89,7 @@ function delivery.new(definition, host, report, finish)
   local retry = definition.retry
   local dispatcher = host.no_delivery and { deliver = function() end } or definition.dispatcher.object
   local make_batch = batch.maker(host)
-  local in_flight, paused, given_up = 0, false, false
+  local in_flight, paused, failing, given_up = 0, false, false, false
   local stacks = {} -- that are not empty, the oldest first; state: what metrics say
 
   local function ends() return given_up or host.retiring() end
@@ -120,11 +120,15 @@ function delivery.new(definition, host, report, finish)
     }
   end
 
+  -- A wait of at least `least` seconds, as long as it may be now.
+  local function shortened(seconds, least)
+    return host.draining() and math.max(least, math.min(seconds, LONGEST_WAIT_DRAINING)) or seconds
+  end
+
   -- Sleeps for so many seconds, at least for `least`; less when draining begins; no more when the deliveries are to end, or with the pause that is slept out.
   local function nap(seconds, least, pausing)
     local now, draining = time.monotonic(), host.draining()
-    if draining then seconds = math.max(least, math.min(seconds, LONGEST_WAIT_DRAINING)) end
-    local due, earliest = now + seconds, now + least
+    local due, earliest = now + shortened(seconds, least), now + least
     while not ends() and (paused or not pausing) do
       time.sleep(math.max(0, math.min(due - now, STEP)))
       now = time.monotonic()
@@ -144,8 +148,8 @@ function delivery.new(definition, host, report, finish)
   -- The destination takes something: whoever sleeps out a pause need not any more.
   local function accepted(stack)
     tell(stack, DELIVERS)
-    if paused then
-      paused = false
+    if paused or failing then
+      paused, failing = false, false
       report("info", "delivering", "the pipeline delivers again", { dispatcher = definition.dispatcher.name })
     end
   end
@@ -177,8 +181,9 @@ function delivery.new(definition, host, report, finish)
     local longest = math.min(retry.max_delay, retry.min_delay * 2 ^ tray.failures, left)
     local delay = math.max(after, math.random() * longest)
     tray.failures = tray.failures + 1
+    failing = true
     tell(stack, TRIES_AGAIN)
-    report("warn", "retry", "events could not be delivered: another try follows", describe(tray, outcome, delay))
+    report("warn", "retry", "events could not be delivered: another try follows", describe(tray, outcome, shortened(delay, after)))
     nap(delay, after)
   end
 
@@ -187,7 +192,8 @@ function delivery.new(definition, host, report, finish)
     if gives_up(tray, outcome) then return end
     if not paused then
       paused = true
-      report("error", "pause", "the pipeline is paused: its destination refuses it, check address and credentials; nothing is lost while the queue has room", describe(tray, outcome, retry.max_delay))
+      report("error", "pause", "the pipeline is paused: its destination refuses it, check address and credentials; nothing is lost while there is room for what waits",
+        describe(tray, outcome, shortened(retry.max_delay, 0)))
     end
     tell(stack, IS_PAUSED)
     local began = time.monotonic()

@@ -483,6 +483,22 @@ static void a_pause_is_said_once_and_so_is_its_end(void **state)
     free(text);
 }
 
+static void the_end_of_an_outage_is_said_too(void **state)
+{
+    (void)state;
+    char *text = log_of("local tries = 0\n"
+                        "return pipeline { deliver = function() tries = tries + 1 if tries < 3 then return "
+                        "verdict.retry { reason = 'busy' } end end,\n"
+                        "  batch = { max_events = 1 }, retry = { min_delay = 0.001, max_delay = 0.001 } }",
+                        9);
+    const char *line = strstr(text, "another try follows");
+    assert_non_null(line);
+    line = strstr(line, "the pipeline delivers again");
+    assert_non_null(line);
+    assert_null(strstr(line + 1, "the pipeline delivers again"));
+    free(text);
+}
+
 /* Deliveries wait for each other here: none could end were there fewer at a time. */
 static void as_many_deliveries_run_as_allowed_and_no_more(void **state)
 {
@@ -531,6 +547,7 @@ int main(void)
         cmocka_unit_test(a_pause_ends_when_the_destination_accepts_something),
         cmocka_unit_test(drops_are_logged_once_with_the_setting_that_would_have_helped),
         cmocka_unit_test(a_pause_is_said_once_and_so_is_its_end),
+        cmocka_unit_test(the_end_of_an_outage_is_said_too),
         cmocka_unit_test(as_many_deliveries_run_as_allowed_and_no_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
