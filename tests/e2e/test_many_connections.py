@@ -159,8 +159,15 @@ def descriptors(proxy):
     return {int(name) for name in os.listdir(f"/proc/{proxy.process.pid}/fd")}
 
 
+def admin_is_quiet(proxy):
+    """Has the proxy closed every connection to its admin listener? (Linux, /proc/net/tcp: the local address and the state; established, or the client has closed.)"""
+    with open("/proc/net/tcp") as lines:
+        return not any(fields[1].endswith(f":{proxy.admin_port:04X}") and fields[3] in ("01", "08") for fields in map(str.split, lines))
+
+
 def without_gap(proxy):
-    """How many descriptors are open, once they are the lowest numbers."""
+    """How many descriptors are open, once they are the lowest numbers, and none of them will soon be closed."""
+    wait_until(lambda: admin_is_quiet(proxy), "the last look at admin is over")
     return wait_until(lambda: (now := descriptors(proxy)) == set(range(len(now))) and len(now), lambda: f"a gap is closed: {descriptors(proxy)}")
 
 
