@@ -39,6 +39,7 @@ struct job {
     struct replayer *replayer;
     const char *source;
     char *state_file; /* NULL: none, the source is the standard input */
+    uint64_t inode;   /* of the source: a file that was rotated is another one of the same name */
     uint64_t since_us;
     uint64_t position; /* everything before is finished */
     uint64_t next_state_ns;
@@ -115,9 +116,9 @@ static bool keeps_state(const struct job *job)
 
 static void write_state(struct job *job)
 {
-    char text[64];
-    int size =
-        snprintf(text, sizeof text, "llm-proxy replay 1\nposition %" PRIu64 "\n", finished_position(job));
+    char text[96];
+    int size = snprintf(text, sizeof text, "llm-proxy replay 1\nposition %" PRIu64 "\ninode %" PRIu64 "\n",
+                        finished_position(job), job->inode);
     char *next = xprintf("%s.new", job->state_file);
     int fd = open(next, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     bool fine = fd >= 0 && write(fd, text, (size_t)size) == size;
@@ -139,9 +140,14 @@ static void keep_state(void *argument)
 {
     struct job *job = argument;
     uint64_t now = clock_monotonic_ns();
-    if (keeps_state(job) && now >= job->next_state_ns) {
-        job->next_state_ns = now + STATE_INTERVAL_NS;
+    if (now < job->next_state_ns) {
+        return;
+    }
+    job->next_state_ns = now + STATE_INTERVAL_NS;
+    if (keeps_state(job)) {
         write_state(job);
+    } else {
+        finished_position(job); /* or their places would gather */
     }
 }
 
@@ -157,12 +163,15 @@ static void read_state(struct job *job)
     FILE *file = keeps_state(job) && job->options->values[OPTION_RESTART] == NULL
                      ? fopen(job->state_file, "re")
                      : NULL;
-    uint64_t position;
+    uint64_t position, inode;
     if (file == NULL) {
         return;
     }
-    if (fscanf(file, "llm-proxy replay 1 position %" SCNu64, &position) != 1) {
+    if (fscanf(file, "llm-proxy replay 1 position %" SCNu64 " inode %" SCNu64, &position, &inode) != 2) {
         command_error("%s is not what a replay left behind: begun at the beginning", job->state_file);
+    } else if (inode != job->inode) {
+        command_error("%s is not the one it was when a replay was stopped: begun at the beginning",
+                      job->source);
     } else if (job->file != NULL && position > job->size) {
         command_error("%s is shorter than it was: begun at the beginning", job->source);
     } else if (position > 0) {
@@ -326,6 +335,7 @@ static bool open_source(struct job *job, const char *pipeline)
             size--;
         }
         job->state_file = xprintf("%.*s.replay-%s", (int)size, job->source, pipeline);
+        job->inode = (uint64_t)status.st_ino;
     }
     if (job->file != NULL) {
         job->script = script_new(

@@ -273,6 +273,18 @@ def test_replay_goes_on_where_it_was_stopped(stored, source, how):
         assert "replayed 10 events" in run("replay", "--from", stored.folder / source, "--restart", "-c", tool).stdout
 
 
+def test_replay_goes_on_in_the_same_file_only(stored):
+    """A file that was rotated after a replay of it was stopped: what is in the new one is not left out."""
+    with Sink() as sink:
+        tool = configuration(stored.folder, pipelines=[to_url(sink.url)])
+        source = stored.folder / "copy.jsonl"
+        source.write_bytes(stored.events_file.read_bytes())
+        (stored.folder / "copy.jsonl.replay-events").write_text(f"llm-proxy replay 1\nposition {source.stat().st_size // 2}\ninode {stored.events_file.stat().st_ino}\n")
+        result = run("replay", "--from", source, "-c", tool)
+        assert "replayed 10 events" in result.stdout and "is not the one it was" in result.stderr, result.stdout + result.stderr
+        assert result.returncode == 0 and len(sink.events()) == 10
+
+
 def test_replay_shows_its_progress_on_a_terminal(stored):
     with Sink() as sink:
         sink.hold.clear()
