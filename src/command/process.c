@@ -425,8 +425,8 @@ fail:
 /* A signal handler. */
 static void give_up(int signal_number)
 {
-    static const char told[] = "llm-proxy: a pipeline's Lua code does not end; stopped without it, and "
-                               "without what it had not delivered\n";
+    static const char told[] = "llm-proxy: a pipeline's Lua code, or the disk, does not end; stopped without "
+                               "it, and without what was not delivered\n";
     static const char killed[] = "llm-proxy: ended at once by a second signal\n";
     ssize_t written = signal_number == SIGALRM ? write(STDERR_FILENO, told, sizeof told - 1)
                                                : write(STDERR_FILENO, killed, sizeof killed - 1);
@@ -434,7 +434,7 @@ static void give_up(int signal_number)
     _exit(EXIT_FAILED);
 }
 
-/* What is left is to join threads. Nothing interrupts C code that Lua called (a pattern that backtracks for hours): then the process ends without that thread. */
+/* What is left is to join threads. Nothing interrupts C code that Lua called (a pattern that backtracks for hours), or a disk that hangs: then the process ends without that thread. */
 static void bound_the_end(void)
 {
     sigset_t set;
