@@ -351,7 +351,12 @@ static void unlink_finished(struct disk_bus *bus)
     for (const struct absent *absent = bus->absent; absent != NULL; absent = absent->next)
         if (absent->cursor.sequence < kept)
             kept = absent->cursor.sequence;
-    if (kept != UINT64_MAX && event_log_unlink_before(bus->log, kept + 1) > 0)
+    if (kept == UINT64_MAX)
+        return;
+    pthread_mutex_lock(&bus->mutex);
+    bus->finished = kept;
+    pthread_mutex_unlock(&bus->mutex);
+    if (event_log_unlink_before(bus->log, kept + 1) > 0)
         wake_writer(bus);
 }
 

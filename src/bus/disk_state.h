@@ -131,6 +131,7 @@ struct disk_bus {
     uint64_t write_due_ns; /* 0: the writer has nothing and expects nothing */
     uint64_t retry_ns;     /* the writer tries nothing before */
     bool rotate, retire;   /* the writer is to */
+    uint64_t finished;     /* every cursor on disk is past it */
     bool rotated;          /* and the segment before is to be synced and shortened */
     bool syncing;
     uint64_t sync_due_ns; /* 0: nothing to sync */

@@ -199,9 +199,23 @@ static void give_back_held(struct disk_bus *bus)
     bus->unsynced = 0;
 }
 
-/* There is no room for so many bytes: asks for some, and tries again. */
+/* On a full disk the present segment may be all there is, and delivered: its room is the next one's. Takes the mutex away for a while. */
+static bool take_own_room(struct disk_bus *bus)
+{
+    if (bus->retire || bus->held.first != NULL || bus->durable != bus->last || bus->finished < bus->last)
+        return false;
+    pthread_mutex_unlock(&bus->mutex);
+    bool emptied = event_log_empty(bus->log);
+    pthread_mutex_lock(&bus->mutex);
+    bus->rotate = bus->rotate || emptied;
+    return emptied;
+}
+
+/* There is no room for so many bytes: asks for some, and tries again. Takes the mutex away for a while. */
 static void handle_full(struct disk_bus *bus, uint64_t size, bool by_limit)
 {
+    if (!by_limit && take_own_room(bus))
+        return;
     bus->full_by_limit = by_limit;
     if (bus->stopping) {
         if (bus->retire)

@@ -38,6 +38,7 @@ struct event_log {
 
     /* The writer's. */
     uint64_t end; /* of the frames in the present segment */
+    bool emptied; /* the present segment: it takes nothing more */
     struct segment_room room;
     struct staged *staged;
     size_t staged_count, staged_capacity;
@@ -80,6 +81,7 @@ static enum event_log_result make_segment(struct event_log *log, uint64_t first,
     }
     log->room = room;
     log->end = SEGMENT_HEADER_SIZE;
+    log->emptied = false;
     log->last = first - 1;
     log->next = first;
     return EVENT_LOG_DONE;
@@ -197,7 +199,7 @@ bool event_log_add(struct event_log *log, const struct iovec *pieces, size_t cou
         length += pieces[i].iov_len;
     assert(length > 0 && length <= EVENT_LOG_MAX_PAYLOAD);
     uint64_t begin = log->end + log->staged_bytes, size = EVENT_LOG_FRAME_HEAD + length;
-    if (begin > SEGMENT_HEADER_SIZE && begin + size > log->room.limit)
+    if (log->emptied || (begin > SEGMENT_HEADER_SIZE && begin + size > log->room.limit))
         return false;
 
     log->staged = make_room(log->staged, log->staged_count + 1, &log->staged_capacity, sizeof *log->staged);
@@ -333,7 +335,7 @@ enum event_log_result event_log_rotate(struct event_log *log)
     assert(log->staged_count == 0);
     if (log->given_up)
         return EVENT_LOG_FAILED;
-    if (log->end == SEGMENT_HEADER_SIZE)
+    if (log->end == SEGMENT_HEADER_SIZE && !log->emptied)
         return EVENT_LOG_DONE;
     uint64_t end = log->end, first = log->next;
     enum event_log_result result = make_segment(log, first, false, &fd);
@@ -348,6 +350,22 @@ enum event_log_result event_log_rotate(struct event_log *log)
     log->folder_changed = true;
     pthread_mutex_unlock(&log->mutex);
     return EVENT_LOG_DONE;
+}
+
+bool event_log_empty(struct event_log *log)
+{
+    assert(log->staged_count == 0);
+    if (log->given_up || log->end == SEGMENT_HEADER_SIZE ||
+        ftruncate(log->fd, (off_t)SEGMENT_HEADER_SIZE) != 0)
+        return false;
+    log->end = log->room.size = SEGMENT_HEADER_SIZE;
+    log->emptied = true;
+    pthread_mutex_lock(&log->mutex);
+    struct event_log_segment *present = &log->segments[log->count - 1];
+    present->bytes = SEGMENT_HEADER_SIZE;
+    present->last = present->first - 1;
+    pthread_mutex_unlock(&log->mutex);
+    return true;
 }
 
 /* Removes the files of the last segments that begin behind this sequence, the newest first. Removing is held. */

@@ -69,6 +69,8 @@ enum event_log_result event_log_write(struct event_log *log);
 enum event_log_result event_log_sync(struct event_log *log);
 /* The next record begins a new segment. Nothing may be staged; what is not synced yet is so by the next sync. Waits for no sync. Not DONE: nothing has changed. */
 enum event_log_result event_log_rotate(struct event_log *log);
+/* Gives back the room of the present segment, whose records nobody needs any more. Nothing may be staged, everything is synced. There is no place for a record until the next rotation. False: nothing has changed. */
+bool event_log_empty(struct event_log *log);
 /* Nothing may be staged, no sync may run. Gives up the present segment, and those before with records behind `durable`: these do not count, the next one added gets the sequence durable + 1, in a new segment. Not DONE: to be called again. */
 enum event_log_result event_log_retire(struct event_log *log, uint64_t durable);
 /* Of the last record written, and what it will be for the next one added. 1 before the first. */

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -177,30 +178,56 @@ def test_no_space_is_counted_and_over_when_there_is_some(faulty):
     wait_until(lambda: waiting(proxy) == 0 and not proxy.metrics().unbalanced(), "the counters add up")
 
 
-def test_a_real_disk_that_is_full(start_proxy, tmp_path):
-    """A small tmpfs that something else fills and empties again."""
-    spool = tmp_path / "small"
-    spool.mkdir(mode=0o700)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=0700", "tmpfs", spool], capture_output=True).returncode:
-        pytest.skip("mounting is not permitted here; ENOSPC is injected above")
-    try:
-        proxy = start_proxy({"observability": {"bus": disk(path=str(spool)), "pipelines": [to_url("events", nowhere())]}})
-        send(proxy, 5)
-        wait_until(lambda: waiting(proxy) == 5, "they are stored")
-        fill = spool / "fill"
-        with contextlib.suppress(OSError), open(fill, "wb", buffering=0) as file:
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 16 MiB, and a function that fills the rest of it."""
+    folder = tmp_path / "small"
+    folder.mkdir(mode=0o700)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=0700", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here; ENOSPC is injected in other tests")
+
+    def fill():
+        with contextlib.suppress(OSError), open(folder / "fill", "wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
-        send_until(proxy, lambda: outcome(proxy, "events", "disk_full") > 0, size=100_000)
-        assert proxy.admin("/readyz")[0] == 200
-        fill.unlink()
-        wait_until(lambda: (send(proxy, 1), not proxy.metrics().unbalanced())[1], "the counters add up")
-        proxy.reload({"observability": {"bus": disk(path=str(spool)), "pipelines": [to_file("events")]}})
+
+    yield folder, fill
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_what_is_delivered_makes_room_on_a_disk_that_others_have_filled(start_proxy, small_disk):
+    spool, fill = small_disk
+    proxy = start_proxy({"observability": {"bus": disk(path=str(spool))}})
+    send(proxy, 1)
+    proxy.event()
+    fill()
+    for _ in range(10):
+        send(proxy, 10, size=100_000)  # ten times a third of what the log had taken before
         wait_until(lambda: waiting(proxy) == 0, lambda: proxy.metrics().text)
-        assert len({event["id"] for event in proxy.events()}) == delivered(proxy)
-        assert proxy.stop() == 0
-    finally:
-        subprocess.run(["umount", "-l", spool], check=True)
+    before = outcome(proxy, "events", "disk_full")
+    assert delivered(proxy) + before == 101 and before < 50
+    wait_until(lambda: (send(proxy, 1), delivered(proxy) + before > 102)[1], "there is room")
+    assert proxy.stop() == 0
+    proxy.start()
+    send(proxy, 1)
+    wait_until(lambda: delivered(proxy) == 1, "and after a start")
+
+
+def test_a_real_disk_that_is_full(start_proxy, small_disk):
+    """Something else fills it, and empties it again."""
+    spool, fill = small_disk
+    proxy = start_proxy({"observability": {"bus": disk(path=str(spool)), "pipelines": [to_url("events", nowhere())]}})
+    send(proxy, 5)
+    wait_until(lambda: waiting(proxy) == 5, "they are stored")
+    fill()
+    send_until(proxy, lambda: outcome(proxy, "events", "disk_full") > 0, size=100_000)
+    assert proxy.admin("/readyz")[0] == 200
+    (spool / "fill").unlink()
+    wait_until(lambda: (send(proxy, 1), not proxy.metrics().unbalanced())[1], "the counters add up")
+    proxy.reload({"observability": {"bus": disk(path=str(spool)), "pipelines": [to_file("events")]}})
+    wait_until(lambda: waiting(proxy) == 0, lambda: proxy.metrics().text)
+    assert len({event["id"] for event in proxy.events()}) == delivered(proxy)
+    assert proxy.stop() == 0
 
 
 def test_a_failed_sync_loses_nothing(faulty):
@@ -240,6 +267,23 @@ def test_a_slow_disk_slows_no_request(faulty):
         send(proxy, 20)
         assert not proxy.events(), "answered before any of it was durable"
     wait_until(lambda: delivered(proxy) == 21, "in the end")
+
+
+def test_a_disk_that_hangs_does_not_hold_up_the_end(start_proxy, tmp_path):
+    """Also while the cursor of a pipeline is being written, which whoever ends the pipeline has to wait for."""
+    faults = DiskFaults(tmp_path / "proxy" / "spool", tmp_path / "faults")
+    with Sink() as sink:
+        sink.hold.clear()
+        proxy = start_proxy({"shutdown_timeout": "2s", "observability": {"bus": disk(), "pipelines": [to_url("events", sink.url)]}}, env=faults.environment)
+        send(proxy, 1)
+        wait_until(lambda: len(sink.requests) == 1, "it is stored, and under way")
+        with faults.slow_syncs(3_600_000):
+            sink.hold.set()
+            wait_until(lambda: delivered(proxy) == 1, "the cursor is due")
+            send(proxy, 5)
+            proxy.signal(signal.SIGTERM)
+            assert proxy.wait_exit() == 1
+        assert "the disk, does not end" in proxy.stderr
 
 
 # The folder -------------------------------------------------------------------------------------------------------------------------------------------------------

@@ -286,6 +286,33 @@ static void a_sync_covers_the_segments_that_were_closed_since(void **state)
     assert_log_holds(6);
 }
 
+static void an_emptied_segment_gives_its_room_to_the_next(void **state)
+{
+    (void)state;
+    char payload[MAX_TEST_PAYLOAD];
+    struct event_log *log = open_log(1 << 16);
+    assert_false(event_log_empty(log)); /* it is */
+    append(log, 5, MOST);
+    assert_true(event_log_empty(log));
+    assert_int_equal(event_log_bytes(log), 64);
+    assert_int_equal(size_of_segments(log), 64);
+    assert_false(stage(log, MOST, payload));
+    fail_call(ALLOCATE, ENOSPC, 0);
+    assert_int_equal(event_log_rotate(log), EVENT_LOG_FULL);
+    fail_call(NO_CALL, 0, 0);
+    assert_false(stage(log, MOST, payload));
+    append(log, 3, MOST);
+    struct event_log_reader *reader = event_log_reader_new(log_folder);
+    event_log_reader_seek(reader, 6);
+    struct seen seen = read_on(reader, UINT64_MAX, MOST);
+    assert_int_equal(seen.records, 3);
+    assert_int_equal(seen.missing, 0);
+    assert_int_equal(seen.last, 8);
+    event_log_reader_free(reader);
+    assert_int_equal(event_log_unlink_before(log, 6), 1);
+    event_log_close(log);
+}
+
 /* What was not durable is written again, and is there once, wherever it was before. */
 static void giving_up_takes_back_the_segments_begun_since(void **state)
 {
@@ -435,6 +462,7 @@ int main(void)
         FAULT_TEST(a_file_system_may_be_unable_to_take_room),
         FAULT_TEST(a_rotation_that_fails_changes_nothing),
         FAULT_TEST(a_sync_covers_the_segments_that_were_closed_since),
+        FAULT_TEST(an_emptied_segment_gives_its_room_to_the_next),
         FAULT_TEST(giving_up_takes_back_the_segments_begun_since),
         FAULT_TEST(giving_up_needs_the_files_gone),
         FAULT_TEST(a_failed_sync_ends_the_segment),
