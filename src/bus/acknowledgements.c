@@ -103,6 +103,14 @@ size_t acknowledgements_count(const struct acknowledgements *outstanding)
     return outstanding->count - outstanding->marked;
 }
 
+size_t acknowledgements_count_below(const struct acknowledgements *outstanding, uint64_t sequence)
+{
+    size_t below = 0;
+    for (size_t i = outstanding->first; i < outstanding->first + outstanding->count; i++)
+        below += outstanding->sequences[i] < sequence && !outstanding->finished[i];
+    return below;
+}
+
 void acknowledgements_free(struct acknowledgements *outstanding)
 {
     free(outstanding->sequences);

@@ -29,6 +29,8 @@ bool acknowledgements_remove(struct acknowledgements *outstanding, uint64_t sequ
 /* The lowest outstanding sequence, or NOTHING_OUTSTANDING. */
 uint64_t acknowledgements_lowest(const struct acknowledgements *outstanding);
 size_t acknowledgements_count(const struct acknowledgements *outstanding);
+/* Those outstanding that are below this sequence. */
+size_t acknowledgements_count_below(const struct acknowledgements *outstanding, uint64_t sequence);
 void acknowledgements_free(struct acknowledgements *outstanding);
 
 #endif

@@ -57,7 +57,7 @@ struct subscriber *bus_subscribe(struct bus *bus, const struct subscriber_settin
 void bus_renew(struct subscriber *subscriber, const struct subscriber_settings *settings);
 /* Gets no more events. What is queued can still be fetched. */
 void bus_close(struct subscriber *subscriber);
-/* Events that were not fetched are dropped, or stay where the bus keeps events. Returns how many were dropped; references that were fetched stay the caller's. */
+/* Events that were not fetched are dropped, or stay where the bus keeps events. Returns how many were dropped, those included that were fetched and that the bus has given up since (age, room): they do not come again; references that were fetched stay the caller's. */
 size_t bus_unsubscribe(struct subscriber *subscriber);
 
 struct bus_entry {

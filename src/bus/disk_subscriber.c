@@ -168,13 +168,15 @@ size_t disk_unsubscribe(struct subscriber *handle)
     disk_add_absent(bus, subscriber->name, &(struct cursor){.sequence = subscriber->kept});
     pthread_mutex_unlock(&bus->keeping);
 
+    /* It was moved on over events that are in the caller's hands: they do not come again. */
+    size_t lost = acknowledgements_count_below(&subscriber->outstanding, subscriber->kept + 1);
     cursor_file_close(subscriber->cursor);
     event_log_reader_free(subscriber->reader);
     event_record_release(subscriber->ahead);
     acknowledgements_free(&subscriber->outstanding);
     free(subscriber->name);
     free(subscriber);
-    return 0;
+    return lost;
 }
 
 /* ---- fetching ---- */

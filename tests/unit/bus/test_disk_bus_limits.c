@@ -66,6 +66,24 @@ static void max_bytes_drops_the_oldest_if_told_so(void **state)
     bus_unsubscribe(never);
 }
 
+/* What the subscriber has taken is its own, and it can deliver it; but after it has gone nobody gets it again. */
+static void what_was_given_up_in_its_hands_is_told_at_the_end(void **state)
+{
+    (void)state;
+    uint64_t sequence;
+    bus_settings.max_bytes = 1 << 20;
+    bus_settings.drop_oldest = true;
+    open_bus();
+    struct subscriber *subscriber = subscribe("s");
+    publish_durably(1, 3, 1000);
+    for (uint64_t i = 1; i <= 3; i++)
+        assert_int_equal(fetch_one(subscriber, &sequence), i);
+    bus_acknowledge(subscriber, sequence - 1);
+    publish_durably(4, 200, 10000);
+    assert_true(count_of("disk_full", "s") > 0);
+    assert_int_equal(bus_unsubscribe(subscriber), 2);
+}
+
 static void one_large_event_finds_a_place(void **state)
 {
     (void)state;
@@ -267,6 +285,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BUS_TEST(max_bytes_drops_the_newest_until_segments_go),
         BUS_TEST(max_bytes_drops_the_oldest_if_told_so),
+        BUS_TEST(what_was_given_up_in_its_hands_is_told_at_the_end),
         BUS_TEST(one_large_event_finds_a_place),
         BUS_TEST(the_largest_events_follow_each_other),
         BUS_TEST(one_that_lags_is_moved_on_and_the_others_are_not),
