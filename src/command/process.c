@@ -91,9 +91,29 @@ static void pipelines_done(void *argument)
     }
 }
 
+/* A signal handler. */
+static void give_up(int signal_number)
+{
+    static const char told[] = "llm-proxy: a pipeline's Lua code, or the disk, does not end; stopped without "
+                               "it, and without what was not delivered\n";
+    static const char killed[] = "llm-proxy: ended at once by a second signal\n";
+    ssize_t written = signal_number == SIGALRM ? write(STDERR_FILENO, told, sizeof told - 1)
+                                               : write(STDERR_FILENO, killed, sizeof killed - 1);
+    (void)written;
+    _exit(EXIT_FAILED);
+}
+
+/* Nothing interrupts C code that Lua called (a pattern that backtracks for hours), or a disk that hangs, and whoever ends a pipeline waits for both: if this thread does, the process ends without them. */
+static void bound_the_end(uint64_t shutdown_ns)
+{
+    signal(SIGALRM, give_up);
+    alarm((unsigned)(shutdown_ns / NANOSECONDS_PER_SECOND) + LONGEST_END_SECONDS);
+}
+
 static void drain_pipelines(struct process *process)
 {
     enter(process, PIPELINES);
+    bound_the_end(left_ns(process));
     proxy_free(process->proxy); /* what still runs ends now, and publishes its event */
     process->proxy = NULL;
     loop_timer_set(&process->timer, left_ns(process));
@@ -422,36 +442,23 @@ fail:
     return NULL;
 }
 
-/* A signal handler. */
-static void give_up(int signal_number)
-{
-    static const char told[] = "llm-proxy: a pipeline's Lua code, or the disk, does not end; stopped without "
-                               "it, and without what was not delivered\n";
-    static const char killed[] = "llm-proxy: ended at once by a second signal\n";
-    ssize_t written = signal_number == SIGALRM ? write(STDERR_FILENO, told, sizeof told - 1)
-                                               : write(STDERR_FILENO, killed, sizeof killed - 1);
-    (void)written;
-    _exit(EXIT_FAILED);
-}
-
-/* What is left is to join threads. Nothing interrupts C code that Lua called (a pattern that backtracks for hours), or a disk that hangs: then the process ends without that thread. */
-static void bound_the_end(void)
+/* What is left is to join threads: a second signal is not waited for by the loop any more. */
+static void end_at_signals(void)
 {
     sigset_t set;
     handled_signals(&set);
     sigdelset(&set, SIGHUP);
-    signal(SIGALRM, give_up);
     signal(SIGTERM, give_up);
     signal(SIGINT, give_up);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-    alarm(LONGEST_END_SECONDS);
 }
 
 void process_run(struct process *process)
 {
     loop_run(process->loop);
     assert(process->state == ENDED);
-    bound_the_end();
+    bound_the_end(0);
+    end_at_signals();
 }
 
 void process_free(struct process *process)
