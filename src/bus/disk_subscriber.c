@@ -100,6 +100,8 @@ struct subscriber *disk_subscribe(struct bus *handle, const struct subscriber_se
         pthread_mutex_lock(&bus->mutex);
         subscriber->next = bus->subscribers;
         bus->subscribers = subscriber;
+        if (bus->finished > subscriber->position)
+            bus->finished = subscriber->position;
         if (settings->received != NULL)
             metric_add(settings->received,
                        (int64_t)(bus->unwritten + (size_t)(bus->last - subscriber->position)));

@@ -254,6 +254,31 @@ static void a_full_disk_drops_the_newest_until_there_is_room(void **state)
     bus_unsubscribe(subscriber);
 }
 
+/* What all were through with may be wanted by one who comes later. */
+static void a_full_disk_keeps_what_a_new_subscriber_begins_with(void **state)
+{
+    (void)state;
+    open_bus();
+    struct subscriber *subscriber = subscribe("s");
+    publish_durably(1, 5, 100);
+    assert_gets(subscriber, 1, 5);
+    WAIT_FOR(cursor_on_disk("s").cursor.sequence == 5);
+    struct subscriber_settings settings = subscription("late");
+    settings.from_oldest = true;
+    sleep_ms(100); /* the keeper ends its round */
+    struct subscriber *late = subscribe_with(&settings);
+    disk_is_full = true;
+    publish(6);
+    WAIT_FOR(!bus_has_room(bus));
+    assert_gets(late, 1, 5);
+    disk_is_full = false;
+    assert_gets(late, 6, 1);
+    assert_int_equal(count_of("damaged", "late"), 0);
+    assert_counts(late, "late", 6);
+    bus_unsubscribe(subscriber);
+    bus_unsubscribe(late);
+}
+
 static void a_full_disk_drops_the_oldest_segments_if_told_so(void **state)
 {
     (void)state;
@@ -375,6 +400,7 @@ int main(void)
         BUS_TEST(a_sync_that_hangs_holds_up_no_new_segment),
         BUS_TEST(no_room_is_made_of_what_is_not_durable),
         BUS_TEST(a_full_disk_drops_the_newest_until_there_is_room),
+        BUS_TEST(a_full_disk_keeps_what_a_new_subscriber_begins_with),
         BUS_TEST(a_full_disk_drops_the_oldest_segments_if_told_so),
         BUS_TEST(an_end_on_a_full_disk_counts_what_it_loses),
         BUS_TEST(an_end_waits_for_no_disk_that_has_failed),
