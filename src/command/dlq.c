@@ -311,6 +311,7 @@ static void purge(struct job *job)
     each_letter(job, job->pipeline, choose);
     if (job->fine) { /* all that were named are there */
         remove_letters(job, &job->chosen);
+        dead_letters_sweep(job->folder, job->pipeline);
     }
     if (job->fine) {
         buffer_printf(&job->out, "purged %zu dead %s of pipeline %s\n", job->chosen.count,
@@ -402,6 +403,9 @@ static void replay(struct job *job)
     struct replayer_counts counts = replayer_counts(replayer);
     replayer_free(replayer);
     remove_through(job, 0);
+    if (!dry_run) {
+        dead_letters_sweep(job->folder, job->pipeline);
+    }
     buffer_printf(&job->out,
                   "%s %" PRIu64 " dead letters of pipeline %s: %" PRIu64 " delivered, %" PRIu64
                   " filtered, %" PRIu64 " failed and kept\n",

@@ -54,9 +54,11 @@ struct dead_letters_reader *dead_letters_reader_new(const char *folder, const ch
 bool dead_letters_read(struct dead_letters_reader *reader, struct dead_letter *letter, uint64_t *damaged,
                        struct error *error);
 void dead_letters_reader_free(struct dead_letters_reader *reader);
-/* Removes letters by their sequences: replayed or purged. Where no other process has the folder, segments without letters are unlinked at once, else by it. */
+/* Removes letters by their sequences: replayed or purged. */
 bool dead_letters_remove(const char *folder, const char *pipeline, const uint64_t *sequences, size_t count,
                          struct error *error);
+/* Unlinks the segments that have lost all their letters, where no other process has the folder (else that does it). Has it itself for a moment, in which no other can open it: to be called once, at the end. */
+void dead_letters_sweep(const char *folder, const char *pipeline);
 /* Calls visit with the name of each pipeline that has a folder. */
 bool dead_letters_list(const char *folder, void (*visit)(void *argument, const char *pipeline),
                        void *argument, struct error *error);

@@ -89,14 +89,16 @@ bool dead_letters_remove(const char *folder, const char *pipeline, const uint64_
     if (opened >= 0)
         close(opened);
     free(path);
-    if (!fine)
-        return false;
+    return fine;
+}
+
+void dead_letters_sweep(const char *folder, const char *pipeline)
+{
     /* Opening tidies up. Who has it does so now and then. */
     struct error busy;
     const struct dead_letters_settings settings = {
         .folder = folder, .pipeline = pipeline, .max_bytes = UINT64_MAX, .max_age_ns = UINT64_MAX};
     dead_letters_close(dead_letters_open(&settings, &busy));
-    return true;
 }
 
 struct listing {
