@@ -90,7 +90,10 @@ struct subscriber *disk_subscribe(struct bus *handle, const struct subscriber_se
     struct disk_subscriber *subscriber = NULL;
     pthread_mutex_lock(&bus->keeping);
     if (find_subscriber(bus, settings->name) != NULL) {
-        error_set(error, "the bus on disk has a subscriber %s already", settings->name);
+        error_set(error,
+                  "the bus on disk still has a subscriber %s: if the pipeline was removed shortly before, it "
+                  "has not ended yet",
+                  settings->name);
     } else {
         subscriber = subscriber_new(bus, settings, disk_is_absent(bus, settings->name), error);
     }

@@ -50,7 +50,7 @@ struct event_log {
     atomic_bool given_up; /* a write or a sync failed */
 
     pthread_mutex_t removing; /* held to take segments off the list, across the removal of their files */
-    struct log_limit making_log, removing_log;
+    struct log_limit making_log, removing_log, failing_log;
 
     pthread_mutex_t mutex; /* guards what is below */
     struct event_log_segment *segments;
@@ -244,8 +244,11 @@ static bool write_pieces(struct event_log *log)
 
 static enum event_log_result give_up(struct event_log *log, const char *what, int code)
 {
+    uint64_t suppressed;
     log->given_up = true;
-    log_error(what, log_string("folder", log->path), log_string("error", strerror(code)));
+    if (log_limit_pass(&log->failing_log, &suppressed))
+        log_error(what, log_string("folder", log->path), log_string("error", strerror(code)),
+                  log_suppressed(suppressed));
     return EVENT_LOG_FAILED;
 }
 
