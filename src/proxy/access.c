@@ -10,6 +10,18 @@
 
 /* Tokens ------------------------------------------------------------------------------------------------------------------------------------------ */
 
+static const struct client_token *find_key(const struct proxy_settings *settings, struct slice key)
+{
+    unsigned char digest[SHA256_DIGEST_LENGTH];
+    const struct client_token *found = NULL;
+    SHA256((const unsigned char *)key.data, key.size, digest);
+    for (size_t i = 0; i < settings->token_count; i++) {
+        const struct client_token *token = &settings->tokens[i];
+        found = CRYPTO_memcmp(token->digest, digest, sizeof digest) == 0 ? token : found;
+    }
+    return found;
+}
+
 static const struct client_token *find_token(const struct proxy_settings *settings,
                                              const struct name_value *field)
 {
@@ -23,19 +35,22 @@ static const struct client_token *find_token(const struct proxy_settings *settin
         }
         key = slice_trim((struct slice){key.data + scheme.size, key.size - scheme.size});
     }
-    unsigned char digest[SHA256_DIGEST_LENGTH];
-    const struct client_token *found = NULL;
-    SHA256((const unsigned char *)key.data, key.size, digest);
-    for (size_t i = 0; i < settings->token_count; i++) {
-        const struct client_token *token = &settings->tokens[i];
-        found = CRYPTO_memcmp(token->digest, digest, sizeof digest) == 0 ? token : found;
-    }
-    return found;
+    return find_key(settings, key);
 }
 
+/* A token has no spaces, so it is the last word, whatever scheme stands before it. */
 bool access_is_token(const struct proxy_settings *settings, const struct name_value *field)
 {
-    return find_token(settings, field) != NULL;
+    struct slice value = slice_trim(field->value);
+    size_t begin = value.size;
+    if (settings->token_count == 0 || !redact_is_credential_field(field->name)) {
+        return false;
+    }
+    while (begin > 0 && value.data[begin - 1] != ' ' && value.data[begin - 1] != '\t') {
+        begin--;
+    }
+    return begin < value.size &&
+           find_key(settings, (struct slice){value.data + begin, value.size - begin}) != NULL;
 }
 
 /* Addresses --------------------------------------------------------------------------------------------------------------------------------------- */

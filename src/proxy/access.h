@@ -20,7 +20,7 @@ struct access {
 void access_check(const struct proxy_settings *settings, const struct address *peer,
                   const struct http_fields *fields, struct access *access);
 
-/* Carries this field a token of ours, and so stays here? */
+/* Carries this field a token of ours, and so stays here? Also where it lets nobody in: behind a scheme that is not Bearer, or none. */
 bool access_is_token(const struct proxy_settings *settings, const struct name_value *field);
 
 #endif

@@ -54,6 +54,13 @@ def test_a_token_sent_twice_stays_here_twice(start_proxy, upstream):
     assert proxy.event()["client_name"] == "alice"
 
 
+@pytest.mark.parametrize("scheme", ["Basic ", "Token ", ""])
+def test_a_token_behind_another_scheme_goes_no_further(start_proxy, upstream, scheme):
+    proxy = start_proxy(TOKENS)
+    assert proxy.exchange("GET", "/v1/models", [("x-api-key", ALICE), ("Authorization", scheme + BOB)]).status == 200
+    assert ALICE not in repr(upstream.requests[0].headers) and BOB not in repr(upstream.requests[0].headers)
+
+
 def test_the_routes_own_credential_takes_the_tokens_place(start_proxy, upstream):
     proxy = start_proxy({**TOKENS, "routes": [{"prefix": "/", "upstream": upstream.url, "headers": {"Authorization": f"Bearer {KEY}"}}], "log": {"level": "debug", "access": True}})
     assert proxy.exchange("GET", "/v1/models", [("Authorization", f"Bearer {ALICE}")]).status == 200

@@ -121,6 +121,23 @@ static void only_fields_with_a_token_stay_here(void **state)
     assert_false(access_is_token(&settings, &elsewhere));
 }
 
+static void a_token_that_lets_nobody_in_stays_here_all_the_same(void **state)
+{
+    (void)state;
+    static const char *const carriers[] = {"Basic alice-secret", "Token\talice-secret", "token  alice-secret",
+                                           "alice-secret", "Bearer alice-secret"};
+    static const char *const others[] = {"", "Basic", "Basic alice-secre", "alice-secret sk-1"};
+    use_tokens();
+    for (size_t i = 0; i < sizeof carriers / sizeof carriers[0]; i++) {
+        struct name_value field = {SLICE("Authorization"), slice_of(carriers[i])};
+        assert_true(access_is_token(&settings, &field));
+    }
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        struct name_value field = {SLICE("Authorization"), slice_of(others[i])};
+        assert_false(access_is_token(&settings, &field));
+    }
+}
+
 static void networks_bound_where_clients_come_from(void **state)
 {
     (void)state;
@@ -188,6 +205,7 @@ int main(void)
         cmocka_unit_test_setup(without_settings_anyone_may_come_in, set_up),
         cmocka_unit_test_setup(a_token_is_found_where_keys_are, set_up),
         cmocka_unit_test_setup(only_fields_with_a_token_stay_here, set_up),
+        cmocka_unit_test_setup(a_token_that_lets_nobody_in_stays_here_all_the_same, set_up),
         cmocka_unit_test_setup(networks_bound_where_clients_come_from, set_up),
         cmocka_unit_test_setup(a_trusted_proxy_names_the_client, set_up),
         cmocka_unit_test_setup(what_is_malformed_or_said_by_others_is_not_believed, set_up),
