@@ -57,6 +57,17 @@ static bool is_token(const struct name_value *field)
     return redact_is_credential_field(field->name) && slice_equal(value, SLICE(TOKEN));
 }
 
+/* A credential whose last word is a token, whatever scheme stands before it: it opens no door, but goes nowhere either. */
+static bool ends_with_token(const struct name_value *field)
+{
+    struct slice value = slice_trim(field->value), token = SLICE(TOKEN);
+    if (!redact_is_credential_field(field->name) || value.size < token.size ||
+        memcmp(value.data + value.size - token.size, token.data, token.size) != 0)
+        return false;
+    char before = value.size > token.size ? value.data[value.size - token.size - 1] : ' ';
+    return before == ' ' || before == '\t';
+}
+
 static bool is_one_of(struct slice name, const char *const *names, size_t count)
 {
     bool found = false;
@@ -89,7 +100,7 @@ static void require_same_fields(const struct route *route, bool trusted, const s
     REQUIRE(field_equals(&again->fields, 0, SLICE("Host"), slice_of(route->authority)));
     for (size_t i = 0; i < request->fields.count; i++) {
         struct name_value field = request->fields.items[i];
-        if (is_replaced(route, field.name, trusted) || is_token(&field) ||
+        if (is_replaced(route, field.name, trusted) || ends_with_token(&field) ||
             http_fields_is_hop_by_hop(&request->fields, field.name))
             continue;
         if (slice_equal_nocase(field.name, SLICE("max-forwards")))
@@ -108,7 +119,7 @@ static void require_same_fields(const struct route *route, bool trusted, const s
         own += request->authority.size > 0 ? 3 : 2;
     REQUIRE(again->fields.count == next + own);
     for (size_t i = 0; i < again->fields.count; i++)
-        REQUIRE(!is_token(&again->fields.items[i]));
+        REQUIRE(!ends_with_token(&again->fields.items[i]));
     if (route->sets_credential) {
         const struct name_value *credential = http_fields_find(&again->fields, SLICE("authorization"));
         REQUIRE(slice_equal(credential->value, SLICE("Bearer of-the-proxy")));
