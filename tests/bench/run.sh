@@ -4,8 +4,13 @@
 #   tests/bench/run.sh                            builds the release preset and measures it
 #   LLM_PROXY_BINARY=PATH tests/bench/run.sh      measures that binary
 #   tests/bench/run.sh --rounds 1 --seconds 1     arguments go to bench.py
+#   tests/bench/run.sh --disk [FOLDER …]          what the bus on disk costs instead: disk_bus.sh
 set -eu
 cd "$(dirname "$0")/../.."
+if [ "${1:-}" = --disk ]; then
+    shift
+    exec tests/bench/disk_bus.sh "$@"
+fi
 for tool in nginx wrk taskset cc python3; do
     command -v "$tool" >/dev/null || { echo "bench: $tool is missing: install nginx, wrk, util-linux, gcc and python3" >&2; exit 1; }
 done
