@@ -12,6 +12,7 @@ parent=${1:-/tmp}
 [ $# -eq 0 ] || shift
 folder=$(mktemp -d "$parent/disk-bus-XXXXXX")
 trap 'rm -rf "$folder"' EXIT
+trap 'exit 1' INT TERM
 printf '%6s %10s %10s %10s %8s %8s %7s %7s %7s %8s\n' bytes publishers subscriber events/s 'us CPU' 'us bus' 'ns 1%' median '99%' syncs/s
 for bytes in 1024 4096 65536; do
     for kind in '--publishers 1' '--publishers 1 --no-subscriber' '--publishers 4'; do
