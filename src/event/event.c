@@ -5,9 +5,9 @@
  * The two tables are the format: writing, measuring and reading walk the same lines.
  */
 #include <assert.h>
-#include <endian.h>
 #include <stdlib.h>
 
+#include "base/little_endian.h"
 #include "base/reference.h"
 #include "event/event.h"
 
@@ -197,34 +197,13 @@ static char *put_flat(char *at, struct event_fields *fields, size_t size, const 
 
 /* ---- reading ---- */
 
-static uint16_t get_u16(const char *at)
-{
-    uint16_t number;
-    memcpy(&number, at, sizeof number);
-    return le16toh(number);
-}
-
-static uint32_t get_u32(const char *at)
-{
-    uint32_t number;
-    memcpy(&number, at, sizeof number);
-    return le32toh(number);
-}
-
-static uint64_t get_u64(const char *at)
-{
-    uint64_t number;
-    memcpy(&number, at, sizeof number);
-    return le64toh(number);
-}
-
 /* Takes one field off *rest, which is not empty. False when it is not all there. */
 static bool get_field(struct slice *rest, uint16_t *tag, struct slice *value)
 {
-    if (rest->size < FIELD_HEAD_SIZE || get_u16(rest->data + 2) != 0)
+    if (rest->size < FIELD_HEAD_SIZE || little_endian_get16(rest->data + 2) != 0)
         return false;
-    *tag = get_u16(rest->data);
-    *value = (struct slice){rest->data + FIELD_HEAD_SIZE, get_u32(rest->data + 4)};
+    *tag = little_endian_get16(rest->data);
+    *value = (struct slice){rest->data + FIELD_HEAD_SIZE, little_endian_get32(rest->data + 4)};
     if (value->size > rest->size - FIELD_HEAD_SIZE)
         return false;
     *rest = (struct slice){value->data + value->size, rest->size - FIELD_HEAD_SIZE - value->size};
@@ -235,7 +214,7 @@ static bool get_header(struct slice value, struct name_value *header)
 {
     if (value.size < HEADER_NAME_SIZE)
         return false;
-    size_t name_size = get_u32(value.data);
+    size_t name_size = little_endian_get32(value.data);
     if (name_size > value.size - HEADER_NAME_SIZE)
         return false;
     header->name = (struct slice){value.data + HEADER_NAME_SIZE, name_size};
@@ -324,7 +303,7 @@ static bool read_flat(struct event_record *event, size_t request_headers)
         seen |= UINT64_C(1) << tag;
         if (is_text(tag))
             *text_at(fields, (size_t)tag - TAG_FIRST_TEXT) = value;
-        else if (value.size != NUMBER_SIZE || !set_number(fields, tag, get_u64(value.data)))
+        else if (value.size != NUMBER_SIZE || !set_number(fields, tag, little_endian_get64(value.data)))
             return false;
     }
     fields->request_header_count = (size_t)(next_request - fields->request_headers);
@@ -471,11 +450,11 @@ struct event_record *event_decode(struct slice stored, struct error *error)
         return NULL;
     }
     struct slice rest = stored, flat, request, response, tail;
-    uint32_t flat_size = get_u32(stored.data + 4);
+    uint32_t flat_size = little_endian_get32(stored.data + 4);
     if (flat_size < PREFIX_SIZE || !take_bytes(&rest, flat_size, &flat) ||
-        !take_bytes(&rest, get_u64(stored.data + 8), &request) ||
-        !take_bytes(&rest, get_u64(stored.data + 16), &response) ||
-        !take_bytes(&rest, get_u64(stored.data + 24), &tail) || rest.size > 0) {
+        !take_bytes(&rest, little_endian_get64(stored.data + 8), &request) ||
+        !take_bytes(&rest, little_endian_get64(stored.data + 16), &response) ||
+        !take_bytes(&rest, little_endian_get64(stored.data + 24), &tail) || rest.size > 0) {
         error_set(error, "event: its sizes do not add up to the %zu bytes there are", stored.size);
         return NULL;
     }

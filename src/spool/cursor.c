@@ -3,17 +3,17 @@
  */
 #include "spool/cursor.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/little_endian.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "spool/crc32c.h"
 #include "spool/folder.h"
+#include "spool/name.h"
 
 #define SLOT_SIZE  512
 #define SLOT_CRC   508
@@ -31,68 +31,28 @@ struct cursor_file {
 
 /* Names ---------------------------------------------------------------------------------------------------------------------------------------------------------------- */
 
-static bool is_plain(char c)
-{
-    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
-}
-
 static char *file_name(const char *name)
 {
-    char *text = xmalloc(strlen(name) * 3 + sizeof SUFFIX);
-    char *to = text;
-    for (; *name != '\0'; name++) {
-        if (is_plain(*name))
-            *to++ = *name;
-        else
-            to += sprintf(to, "%%%02X", (unsigned char)*name);
-    }
-    memcpy(to, SUFFIX, sizeof SUFFIX);
-    return text;
+    struct buffer text = {0};
+    name_encode(slice_of(name), &text);
+    buffer_append_string(&text, SUFFIX);
+    return buffer_take_string(&text);
 }
 
 /* NULL: not the name of a cursor's file. */
 static char *name_of(const char *file)
 {
-    size_t size = strlen(file);
-    if (size < sizeof SUFFIX || strcmp(file + size - (sizeof SUFFIX - 1), SUFFIX) != 0)
+    size_t size = strlen(file), suffix = sizeof SUFFIX - 1;
+    if (size < suffix || strcmp(file + size - suffix, SUFFIX) != 0)
         return NULL;
-    size -= sizeof SUFFIX - 1;
-    char *name = xmalloc(size + 1), *to = name;
-    for (size_t i = 0; i < size; i++) {
-        int high = i + 2 < size ? ascii_hex_value(file[i + 1]) : -1;
-        int low = i + 2 < size ? ascii_hex_value(file[i + 2]) : -1;
-        if (file[i] == '%' && high >= 0 && low >= 0 && high + low > 0) {
-            *to++ = (char)(high * 16 + low);
-            i += 2;
-        } else if (is_plain(file[i])) {
-            *to++ = file[i];
-        } else {
-            free(name);
-            return NULL;
-        }
-    }
-    *to = '\0';
-    return name;
+    return name_decode((struct slice){file, size - suffix});
 }
 
 /* Slots ---------------------------------------------------------------------------------------------------------------------------------------------------------------- */
 
-static void put64(char *to, uint64_t value)
-{
-    value = htole64(value);
-    memcpy(to, &value, sizeof value);
-}
-
-static uint64_t get64(const char *from)
-{
-    uint64_t value;
-    memcpy(&value, from, sizeof value);
-    return le64toh(value);
-}
-
 static uint32_t slot_crc(const char *slot)
 {
-    return htole32(crc32c(0, (struct slice){slot, SLOT_CRC}));
+    return crc32c(0, (struct slice){slot, SLOT_CRC});
 }
 
 static bool read_slot(int fd, int index, uint64_t *generation, struct cursor *value)
@@ -101,12 +61,12 @@ static bool read_slot(int fd, int index, uint64_t *generation, struct cursor *va
     ssize_t got;
     while ((got = pread(fd, slot, sizeof slot, (off_t)index * SLOT_SIZE)) < 0 && errno == EINTR) {
     }
-    uint32_t crc = slot_crc(slot);
     if (got != sizeof slot || memcmp(slot, MAGIC, sizeof MAGIC) != 0 ||
-        memcmp(slot + SLOT_CRC, &crc, sizeof crc) != 0)
+        little_endian_get32(slot + SLOT_CRC) != slot_crc(slot))
         return false;
-    *generation = get64(slot + 8);
-    *value = (struct cursor){.sequence = get64(slot + 16), .removed_us = get64(slot + 24)};
+    *generation = little_endian_get64(slot + 8);
+    *value = (struct cursor){.sequence = little_endian_get64(slot + 16),
+                             .removed_us = little_endian_get64(slot + 24)};
     return true;
 }
 
@@ -165,11 +125,10 @@ bool cursor_file_write(struct cursor_file *file, const struct cursor *value, str
     char slot[SLOT_SIZE] = {0};
     int index = (file->slot + 1) % SLOT_COUNT;
     memcpy(slot, MAGIC, sizeof MAGIC);
-    put64(slot + 8, file->generation + 1);
-    put64(slot + 16, value->sequence);
-    put64(slot + 24, value->removed_us);
-    uint32_t crc = slot_crc(slot);
-    memcpy(slot + SLOT_CRC, &crc, sizeof crc);
+    little_endian_put64(slot + 8, file->generation + 1);
+    little_endian_put64(slot + 16, value->sequence);
+    little_endian_put64(slot + 24, value->removed_us);
+    little_endian_put32(slot + SLOT_CRC, slot_crc(slot));
     for (size_t done = 0; done < sizeof slot;) {
         off_t offset = (off_t)index * SLOT_SIZE + (off_t)done;
         ssize_t wrote = pwrite(file->fd, slot + done, sizeof slot - done, offset);

@@ -20,6 +20,7 @@
 #include "spool/event_log.h"
 #include "spool/folder.h"
 #include "spool/letter.h"
+#include "spool/name.h"
 #include "spool/removed.h"
 
 #define SEGMENTS_OF_MAX_BYTES 16u
@@ -299,7 +300,7 @@ struct dead_letters *dead_letters_open(const struct dead_letters_settings *setti
     struct dead_letters *letters = xcalloc(1, sizeof *letters);
     struct buffer path = {0};
     buffer_printf(&path, "%s/", settings->folder);
-    letter_encode_name(slice_of(settings->pipeline), &path);
+    name_encode(slice_of(settings->pipeline), &path);
     letters->path = buffer_take_string(&path);
     letters->pipeline = xstrdup(settings->pipeline);
     letters->without_bodies = settings->without_bodies;

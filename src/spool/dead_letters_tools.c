@@ -10,6 +10,7 @@
 #include "spool/event_log.h"
 #include "spool/folder.h"
 #include "spool/letter.h"
+#include "spool/name.h"
 #include "spool/removed.h"
 
 struct dead_letters_reader {
@@ -22,7 +23,7 @@ static char *folder_of(const char *folder, const char *pipeline)
 {
     struct buffer path = {0};
     buffer_printf(&path, "%s/", folder);
-    letter_encode_name(slice_of(pipeline), &path);
+    name_encode(slice_of(pipeline), &path);
     return buffer_take_string(&path);
 }
 
@@ -111,7 +112,7 @@ static void visit_name(void *argument, const char *name)
 {
     const struct listing *listing = argument;
     struct stat status;
-    char *path = xprintf("%s/%s", listing->folder, name), *pipeline = letter_decode_name(slice_of(name));
+    char *path = xprintf("%s/%s", listing->folder, name), *pipeline = name_decode(slice_of(name));
     if (pipeline != NULL && lstat(path, &status) == 0 && S_ISDIR(status.st_mode))
         listing->visit(listing->argument, pipeline);
     free(pipeline);

@@ -1,10 +1,7 @@
 /* Unknown tags are skipped, so that a field can be added. */
 #include "spool/letter.h"
 
-#include <endian.h>
-#include <stdlib.h>
-
-#include "base/memory.h"
+#include "base/little_endian.h"
 
 #define MAGIC           "LPD1"
 #define PREFIX_SIZE     8u /* magic, size of the head with it */
@@ -43,23 +40,14 @@ void letter_encode_head(const struct dead_letter *letter, struct buffer *out)
     put_number(out, TAG_TRIES, letter->tries);
     put_number(out, TAG_FIRST, letter->first_us);
     put_number(out, TAG_LAST, letter->last_us);
-    uint32_t size = htole32((uint32_t)(out->size - before));
-    memcpy(buffer_data(out) + before + strlen(MAGIC), &size, sizeof size);
-}
-
-static uint32_t get_u32(const char *at)
-{
-    uint32_t number;
-    memcpy(&number, at, sizeof number);
-    return le32toh(number);
+    little_endian_put32(buffer_data(out) + before + strlen(MAGIC), (uint32_t)(out->size - before));
 }
 
 static bool get_number(struct slice value, uint64_t *number)
 {
     if (value.size != sizeof *number)
         return false;
-    memcpy(number, value.data, sizeof *number);
-    *number = le64toh(*number);
+    *number = little_endian_get64(value.data);
     return true;
 }
 
@@ -96,13 +84,14 @@ bool letter_decode(struct slice stored, struct dead_letter *letter)
     *letter = (struct dead_letter){0};
     if (stored.size < PREFIX_SIZE || memcmp(stored.data, MAGIC, strlen(MAGIC)) != 0)
         return false;
-    size_t head = get_u32(stored.data + strlen(MAGIC)), at = PREFIX_SIZE;
+    size_t head = little_endian_get32(stored.data + strlen(MAGIC)), at = PREFIX_SIZE;
     if (head < PREFIX_SIZE || head > stored.size)
         return false;
     while (at < head) {
         if (head - at < FIELD_HEAD_SIZE)
             return false;
-        uint32_t tag = get_u32(stored.data + at), size = get_u32(stored.data + at + 4);
+        uint32_t tag = little_endian_get32(stored.data + at),
+                 size = little_endian_get32(stored.data + at + 4);
         at += FIELD_HEAD_SIZE;
         if (size > head - at || !set_field(letter, (uint16_t)tag, (struct slice){stored.data + at, size}))
             return false;
@@ -110,41 +99,4 @@ bool letter_decode(struct slice stored, struct dead_letter *letter)
     }
     letter->event = event_decode((struct slice){stored.data + head, stored.size - head}, &error);
     return letter->event != NULL;
-}
-
-static bool is_plain(char c)
-{
-    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
-}
-
-void letter_encode_name(struct slice name, struct buffer *out)
-{
-    for (size_t i = 0; i < name.size; i++) {
-        if (is_plain(name.data[i]))
-            buffer_append_char(out, name.data[i]);
-        else
-            buffer_printf(out, "%%%02X", (unsigned char)name.data[i]);
-    }
-}
-
-char *letter_decode_name(struct slice encoded)
-{
-    struct buffer name = {0};
-    for (size_t i = 0; i < encoded.size; i++) {
-        int high, low;
-        if (is_plain(encoded.data[i])) {
-            buffer_append_char(&name, encoded.data[i]);
-        } else if (encoded.data[i] == '%' && encoded.size - i > 2 &&
-                   (high = ascii_hex_value(encoded.data[i + 1])) >= 0 &&
-                   (low = ascii_hex_value(encoded.data[i + 2])) >= 0 && high + low > 0) {
-            buffer_append_char(&name, (char)(high * 16 + low));
-            i += 2;
-        } else {
-            buffer_free(&name);
-            return NULL;
-        }
-    }
-    if (name.size == 0)
-        return NULL;
-    return buffer_take_string(&name);
 }

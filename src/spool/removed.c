@@ -3,7 +3,6 @@
  */
 #include "spool/removed.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/buffer.h"
+#include "base/little_endian.h"
 #include "base/memory.h"
 #include "spool/crc32c.h"
 #include "spool/folder.h"
@@ -62,10 +62,10 @@ static bool write_all(int fd, struct slice data)
 static void put_frames(struct buffer *out, const uint64_t *sequences, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        uint64_t sequence = htole64(sequences[i]);
-        buffer_append(out, &sequence, sizeof sequence);
-        uint32_t crc = htole32(crc32c(0, (struct slice){(const char *)&sequence, sizeof sequence}));
-        buffer_append(out, &crc, sizeof crc);
+        char frame[FRAME_SIZE];
+        little_endian_put64(frame, sequences[i]);
+        little_endian_put32(frame + 8, crc32c(0, (struct slice){frame, 8}));
+        buffer_append(out, frame, sizeof frame);
     }
 }
 
@@ -81,12 +81,9 @@ static void parse(struct removed *removed, struct slice data)
     removed->count = 0;
     removed->sequences = xrealloc(removed->sequences, (data.size / FRAME_SIZE + 1) * sizeof(uint64_t));
     for (size_t at = 0; data.size - at >= FRAME_SIZE;) {
-        uint64_t sequence;
-        uint32_t crc;
-        memcpy(&sequence, data.data + at, sizeof sequence);
-        memcpy(&crc, data.data + at + sizeof sequence, sizeof crc);
-        if (le32toh(crc) == crc32c(0, (struct slice){data.data + at, sizeof sequence})) {
-            removed->sequences[removed->count++] = le64toh(sequence);
+        const char *frame = data.data + at;
+        if (little_endian_get32(frame + 8) == crc32c(0, (struct slice){frame, 8})) {
+            removed->sequences[removed->count++] = little_endian_get64(frame);
             at += FRAME_SIZE;
         } else {
             at++;

@@ -3,7 +3,6 @@
  */
 #include "spool/segment.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -12,6 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/little_endian.h"
 #include "base/memory.h"
 #include "spool/crc32c.h"
 #include "spool/event_log.h"
@@ -25,32 +25,6 @@
 #define SEARCH_EFFORT 16
 
 static const char MAGIC[8] = "LPLOG";
-
-static uint32_t get32(const char *from)
-{
-    uint32_t value;
-    memcpy(&value, from, sizeof value);
-    return le32toh(value);
-}
-
-static uint64_t get64(const char *from)
-{
-    uint64_t value;
-    memcpy(&value, from, sizeof value);
-    return le64toh(value);
-}
-
-static void put32(char *to, uint32_t value)
-{
-    value = htole32(value);
-    memcpy(to, &value, sizeof value);
-}
-
-static void put64(char *to, uint64_t value)
-{
-    value = htole64(value);
-    memcpy(to, &value, sizeof value);
-}
 
 /* The name and the header ---------------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -69,11 +43,11 @@ void segment_write_header(char header[SEGMENT_HEADER_SIZE], uint64_t first, uint
 {
     memset(header, 0, SEGMENT_HEADER_SIZE);
     memcpy(header, MAGIC, sizeof MAGIC);
-    put32(header + 8, SEGMENT_VERSION);
-    put32(header + 12, SEGMENT_HEADER_SIZE);
-    put64(header + 16, first);
-    put64(header + 24, created_us);
-    put32(header + 60, crc32c(0, (struct slice){header, 60}));
+    little_endian_put32(header + 8, SEGMENT_VERSION);
+    little_endian_put32(header + 12, SEGMENT_HEADER_SIZE);
+    little_endian_put64(header + 16, first);
+    little_endian_put64(header + 24, created_us);
+    little_endian_put32(header + 60, crc32c(0, (struct slice){header, 60}));
 }
 
 /* As much as there is. -1: errno. */
@@ -102,13 +76,15 @@ enum segment_state segment_check_header(int fd, uint64_t first, uint32_t *versio
     if ((size_t)got < sizeof header)
         return SEGMENT_SHORT;
     if (memcmp(header, MAGIC, sizeof MAGIC) != 0 ||
-        get32(header + 60) != crc32c(0, (struct slice){header, 60}))
+        little_endian_get32(header + 60) != crc32c(0, (struct slice){header, 60}))
         return SEGMENT_DAMAGED;
-    *version = get32(header + 8);
+    *version = little_endian_get32(header + 8);
     if (*version != SEGMENT_VERSION)
         return SEGMENT_UNKNOWN;
-    return get32(header + 12) == SEGMENT_HEADER_SIZE && get64(header + 16) == first ? SEGMENT_GOOD
-                                                                                    : SEGMENT_DAMAGED;
+    return little_endian_get32(header + 12) == SEGMENT_HEADER_SIZE &&
+                   little_endian_get64(header + 16) == first
+               ? SEGMENT_GOOD
+               : SEGMENT_DAMAGED;
 }
 
 void segment_refuse(struct error *error, const char *folder, const char *name, uint32_t version)
@@ -124,8 +100,8 @@ void segment_refuse(struct error *error, const char *folder, const char *name, u
 static uint32_t start_crc(uint32_t length, uint64_t sequence)
 {
     char bytes[12];
-    put32(bytes, length);
-    put64(bytes + 4, sequence);
+    little_endian_put32(bytes, length);
+    little_endian_put64(bytes + 4, sequence);
     return crc32c(0, (struct slice){bytes, sizeof bytes});
 }
 
@@ -135,9 +111,9 @@ void segment_write_head(char *head, uint64_t sequence, const struct iovec *piece
     uint32_t crc = start_crc((uint32_t)length, sequence);
     for (size_t i = 0; i < count; i++)
         crc = crc32c(crc, (struct slice){pieces[i].iov_base, pieces[i].iov_len});
-    put32(head, (uint32_t)length);
-    put32(head + 4, crc);
-    put64(head + 8, sequence);
+    little_endian_put32(head, (uint32_t)length);
+    little_endian_put32(head + 4, crc);
+    little_endian_put64(head + 8, sequence);
 }
 
 void segment_scan_begin(struct segment_scan *scan, int fd, uint64_t first, uint64_t limit)
@@ -217,13 +193,14 @@ static bool frame_at(struct segment_scan *scan, uint64_t offset, uint64_t sequen
     if (!load(scan, offset, EVENT_LOG_FRAME_HEAD))
         return false;
     const char *head = held(scan, offset);
-    uint32_t length = get32(head);
-    if (!plausible_length(length) || get64(head + 8) != sequence ||
+    uint32_t length = little_endian_get32(head);
+    if (!plausible_length(length) || little_endian_get64(head + 8) != sequence ||
         !load(scan, offset, EVENT_LOG_FRAME_HEAD + length))
         return false;
     head = held(scan, offset);
     struct slice payload = {head + EVENT_LOG_FRAME_HEAD, length};
-    if (get32(head) != length || crc32c(start_crc(length, sequence), payload) != get32(head + 4))
+    if (little_endian_get32(head) != length ||
+        crc32c(start_crc(length, sequence), payload) != little_endian_get32(head + 4))
         return false;
     *frame = (struct segment_frame){sequence, offset, payload};
     return true;
@@ -238,10 +215,10 @@ static bool search(struct segment_scan *scan, struct segment_frame *frame)
         if (!load(scan, offset, EVENT_LOG_FRAME_HEAD))
             return false;
         const char *head = held(scan, offset);
-        uint64_t beyond = get64(head + 8) - scan->next;
+        uint64_t beyond = little_endian_get64(head + 8) - scan->next;
         if (beyond > (offset - from) / SMALLEST_FRAME || scan->next + beyond >= scan->limit)
             continue;
-        uint32_t length = get32(head);
+        uint32_t length = little_endian_get32(head);
         if (!plausible_length(length) || length > end - offset - EVENT_LOG_FRAME_HEAD)
             continue;
         uint64_t cost = length;
@@ -286,8 +263,8 @@ void segment_scan_hop(struct segment_scan *scan, uint64_t sequence)
         scan->step = FIRST_STEP;
         if (!load(scan, offset, EVENT_LOG_FRAME_HEAD))
             break;
-        uint32_t length = get32(held(scan, offset));
-        if (!plausible_length(length) || get64(held(scan, offset) + 8) != at)
+        uint32_t length = little_endian_get32(held(scan, offset));
+        if (!plausible_length(length) || little_endian_get64(held(scan, offset) + 8) != at)
             break;
         /* This head is where the one before said. */
         scan->offset = offset;

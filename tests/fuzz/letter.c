@@ -2,6 +2,7 @@
  * Dead letters as they are stored: any bytes are refused, or are a letter that is the same when it is stored again. And the names of their folders: any name is a plain one when encoded, and the same when decoded again.
  */
 #include "spool/letter.h"
+#include "spool/name.h"
 
 #include <ctype.h>
 
@@ -39,18 +40,18 @@ static void check_letter(const struct dead_letter *letter)
 static void check_name(struct slice text)
 {
     struct buffer encoded = {0};
-    letter_encode_name(text, &encoded);
+    name_encode(text, &encoded);
     for (size_t i = 0; i < encoded.size; i++)
         REQUIRE(isalnum((unsigned char)buffer_data(&encoded)[i]) ||
                 strchr("_-%", buffer_data(&encoded)[i]) != NULL);
-    char *decoded = letter_decode_name(buffer_slice(&encoded));
+    char *decoded = name_decode(buffer_slice(&encoded));
     if (text.size > 0 && memchr(text.data, 0, text.size) == NULL)
         REQUIRE(decoded != NULL && slice_equal(slice_of(decoded), text));
     else
         REQUIRE(decoded == NULL);
     free(decoded);
     buffer_free(&encoded);
-    free(letter_decode_name(text));
+    free(name_decode(text));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

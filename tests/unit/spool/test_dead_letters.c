@@ -25,6 +25,7 @@
 #include "spool/crc32c.h"
 #include "spool/event_log.h"
 #include "spool/letter.h"
+#include "spool/name.h"
 
 struct place {
     char *folder; /* of all pipelines: not there yet, nor is its parent */
@@ -596,17 +597,17 @@ static void names_survive_as_folders(void **state)
     static const char *const names[] = {"audit", "..", "a/b", "ä b", "100%", "_-A9"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         struct buffer encoded = {0};
-        letter_encode_name(slice_of(names[i]), &encoded);
+        name_encode(slice_of(names[i]), &encoded);
         assert_null(memchr(buffer_data(&encoded), '/', encoded.size));
         assert_null(memchr(buffer_data(&encoded), '.', encoded.size));
-        char *decoded = letter_decode_name(buffer_slice(&encoded));
+        char *decoded = name_decode(buffer_slice(&encoded));
         assert_string_equal(decoded, names[i]);
         free(decoded);
         buffer_free(&encoded);
     }
     static const char *const odd[] = {"", ".", "a.b", "%", "%4", "%zz", "%00"};
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
-        assert_null(letter_decode_name(slice_of(odd[i])));
+        assert_null(name_decode(slice_of(odd[i])));
 }
 
 static void note_name(void *argument, const char *pipeline)
