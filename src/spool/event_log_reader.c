@@ -339,38 +339,63 @@ static uint64_t verify_segment(int fd, uint64_t limit, struct segment_scan *scan
     return records;
 }
 
+/* The segments of a folder, one after the other. */
+struct walk {
+    int folder;
+    struct segment_list list;
+    struct segment_scan scan;
+};
+
+/* end_walk() in any case. False: *error. */
+static bool begin_walk(struct walk *walk, const char *folder, struct error *error)
+{
+    *walk = (struct walk){.folder = folder_open(folder, false, error), .scan = {.fd = -1}};
+    return walk->folder >= 0 && list_segments(walk->folder, folder, &walk->list, error);
+}
+
+static void end_walk(struct walk *walk)
+{
+    free(walk->list.firsts);
+    segment_scan_free(&walk->scan);
+    if (walk->folder >= 0)
+        close(walk->folder);
+}
+
+/* The sequence of the last record in the last segment, by the heads of those before; first - 1 when there is none. */
+static uint64_t find_last(struct segment_scan *scan, int fd, uint64_t first)
+{
+    struct segment_frame frame;
+    segment_scan_begin(scan, fd, first, UINT64_MAX);
+    segment_scan_hop(scan, UINT64_MAX);
+    while (segment_scan_next(scan, &frame))
+        ; /* a hop ends before the last one */
+    return scan->next - 1;
+}
+
 bool event_log_list(const char *folder,
                     void (*visit)(void *argument, const char *file, const struct event_log_segment *segment),
                     void *argument, struct error *error)
 {
-    struct segment_list list = {0};
-    struct segment_scan scan = {.fd = -1};
-    int fd = folder_open(folder, false, error);
-    bool done = fd >= 0 && list_segments(fd, folder, &list, error);
-    for (size_t i = 0; done && i < list.count; i++) {
-        struct event_log_segment segment = {.first = list.firsts[i], .last = list.firsts[i] - 1};
+    struct walk walk;
+    bool done = begin_walk(&walk, folder, error);
+    const struct segment_list *list = &walk.list;
+    for (size_t i = 0; done && i < list->count; i++) {
+        struct event_log_segment segment = {.first = list->firsts[i]};
         char name[SEGMENT_NAME_SIZE];
         enum segment_state state;
-        int file = open_checked(fd, folder, segment.first, name, &state, error);
+        int file = open_checked(walk.folder, folder, segment.first, name, &state, error);
         if (file < 0 && errno == ENOENT)
             continue; /* removed meanwhile */
         done = file >= 0;
         if (done) {
             describe_file(file, &segment);
-            segment_scan_begin(&scan, file, segment.first, UINT64_MAX);
-            struct segment_frame frame;
-            segment_scan_hop(&scan, i + 1 == list.count ? UINT64_MAX : 0);
-            while (i + 1 == list.count && segment_scan_next(&scan, &frame))
-                ; /* a hop ends before the last one */
-            segment.last = (i + 1 < list.count ? list.firsts[i + 1] : scan.next) - 1;
+            segment.last =
+                i + 1 < list->count ? list->firsts[i + 1] - 1 : find_last(&walk.scan, file, segment.first);
             visit(argument, name, &segment);
             close(file);
         }
     }
-    free(list.firsts);
-    segment_scan_free(&scan);
-    if (fd >= 0)
-        close(fd);
+    end_walk(&walk);
     return done;
 }
 
@@ -379,31 +404,27 @@ bool event_log_verify(const char *folder,
                                     uint64_t records, const char *fault),
                       void *argument, struct error *error)
 {
-    struct segment_list list = {0};
-    struct segment_scan scan = {.fd = -1};
-    int fd = folder_open(folder, false, error);
-    bool done = fd >= 0 && list_segments(fd, folder, &list, error);
-    for (size_t i = 0; done && i < list.count; i++) {
-        struct event_log_segment segment = {.first = list.firsts[i], .last = list.firsts[i] - 1};
+    struct walk walk;
+    bool done = begin_walk(&walk, folder, error);
+    const struct segment_list *list = &walk.list;
+    for (size_t i = 0; done && i < list->count; i++) {
+        struct event_log_segment segment = {.first = list->firsts[i], .last = list->firsts[i] - 1};
         struct error fault = {.message = ""};
         char name[SEGMENT_NAME_SIZE];
         enum segment_state state;
         uint64_t records = 0;
-        int file = open_checked(fd, folder, segment.first, name, &state, &fault);
+        int file = open_checked(walk.folder, folder, segment.first, name, &state, &fault);
         if (file < 0 && errno == ENOENT)
             continue; /* removed meanwhile */
         if (file >= 0) {
             if (state != SEGMENT_GOOD)
                 set_fault(&fault, 0,
                           state == SEGMENT_SHORT ? "no whole header" : "no header of this segment's");
-            records = verify_segment(file, first_behind(&list, segment.first), &scan, &segment, &fault);
+            records = verify_segment(file, first_behind(list, segment.first), &walk.scan, &segment, &fault);
             close(file);
         }
         visit(argument, name, &segment, records, fault.message[0] != '\0' ? fault.message : NULL);
     }
-    free(list.firsts);
-    segment_scan_free(&scan);
-    if (fd >= 0)
-        close(fd);
+    end_walk(&walk);
     return done;
 }
