@@ -12,8 +12,7 @@
 #include "event/event_view.h"
 #include "spool/dead_letters.h"
 
-#define MAX_DECODED_BYTES (16u << 20) /* as the default of observability.max_decoded_bytes */
-#define LONGEST_SHOWN     80          /* bytes of an error, in a list */
+#define LONGEST_SHOWN 80 /* bytes of an error, in a list */
 
 struct summary {
     uint64_t letters, oldest_us, newest_us;
@@ -217,7 +216,8 @@ static bool show_letter(struct job *job, const char *pipeline, const struct dead
 {
     write_head(&job->out, pipeline, letter);
     buffer_append_string(&job->out, ", \"event\": ");
-    event_write_json(letter->event, job->config != NULL ? job->config->max_decoded_bytes : MAX_DECODED_BYTES,
+    event_write_json(letter->event,
+                     job->config != NULL ? job->config->max_decoded_bytes : TOOLS_MAX_DECODED_BYTES,
                      &job->out);
     buffer_append_string(&job->out, "}\n");
     return tools_flush(&job->out);

@@ -13,8 +13,6 @@
 #include "spool/cursor.h"
 #include "spool/event_log.h"
 
-#define MAX_DECODED_BYTES (16u << 20) /* as the default of observability.max_decoded_bytes */
-
 struct job {
     const struct options *options;
     char *folder;
@@ -176,7 +174,7 @@ static bool show(struct job *job)
         const struct event_fields *fields = event_get(event);
         if (fields->time_us >= since &&
             tools_is_chosen(job->options, job->first_event, record.sequence, fields->id, found)) {
-            event_write_json(event, MAX_DECODED_BYTES, &job->out);
+            event_write_json(event, TOOLS_MAX_DECODED_BYTES, &job->out);
             buffer_append_char(&job->out, '\n');
             fine = tools_flush(&job->out);
         }

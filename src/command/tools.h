@@ -7,6 +7,9 @@
 #include "command/command.h"
 #include "event/event.h"
 
+#define TOOLS_MAX_DECODED_BYTES                                                                              \
+    (16u << 20) /* where no configuration says so: the default of observability.max_decoded_bytes */
+
 /* The configuration that the options name. NULL: its errors were said. */
 struct config *tools_load_config(const struct options *options);
 

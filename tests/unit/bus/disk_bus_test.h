@@ -25,6 +25,7 @@
 
 #include <cmocka.h>
 
+#include "../remove_folder.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "bus/disk_bus.h"
@@ -147,21 +148,6 @@ static struct disk_bus_settings bus_settings;
             sleep_ms(1);                                                                                     \
         }                                                                                                    \
     } while (0)
-
-static UNUSED void remove_folder(const char *path)
-{
-    DIR *names = opendir(path);
-    struct dirent *entry;
-    while (names != NULL && (entry = readdir(names)) != NULL) {
-        char *inner = xprintf("%s/%s", path, entry->d_name);
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && unlink(inner) != 0)
-            remove_folder(inner);
-        free(inner);
-    }
-    if (names != NULL)
-        closedir(names);
-    rmdir(path);
-}
 
 static UNUSED int begin(void **state)
 {

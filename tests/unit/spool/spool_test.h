@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "../remove_folder.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "spool/event_log.h"
@@ -43,21 +44,6 @@ int fdatasync(int fd)
 /* Of the test that runs; the log is in FOLDER/log. */
 static char test_folder[64];
 static char log_folder[80];
-
-static UNUSED void remove_folder(const char *path)
-{
-    DIR *names = opendir(path);
-    struct dirent *entry;
-    while (names != NULL && (entry = readdir(names)) != NULL) {
-        char *inner = xprintf("%s/%s", path, entry->d_name);
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && unlink(inner) != 0)
-            remove_folder(inner);
-        free(inner);
-    }
-    if (names != NULL)
-        closedir(names);
-    rmdir(path);
-}
 
 static UNUSED int make_test_folder_in(const char *base)
 {
