@@ -49,16 +49,8 @@ class OpenSslServer:
         wait_until(lambda: not any(fcntl.ioctl(self._process.stdin, termios.FIONREAD, b"\0\0\0\0")), "the server reads its input")
 
 
-class ScriptedServer:
-    """Calls script(connection, number) in a thread for each connection, number from 0. With a context the connection is a TLS one after its handshake, else the bare
-    socket. resumed: for each connection whether its session was one of before; handshake failures are kept as text in failures."""
-
-    def __init__(self, script, context=None, host="127.0.0.1", port=0):
-        self._script, self._context = script, context
-        self._listener = socket.create_server((host, port))
-        self._sockets, self._threads = [], []
-        self.connections, self.ended = 0, 0
-        self.resumed, self.failures = [], []
+class Listening:
+    """A context manager that accepts in a thread of its own. Has _listener, _threads and _accept."""
 
     @property
     def port(self):
@@ -71,6 +63,18 @@ class ScriptedServer:
     def __enter__(self):
         start(self._threads, self._accept)
         return self
+
+
+class ScriptedServer(Listening):
+    """Calls script(connection, number) in a thread for each connection, number from 0. With a context the connection is a TLS one after its handshake, else the bare
+    socket. resumed: for each connection whether its session was one of before; handshake failures are kept as text in failures."""
+
+    def __init__(self, script, context=None, host="127.0.0.1", port=0):
+        self._script, self._context = script, context
+        self._listener = socket.create_server((host, port))
+        self._sockets, self._threads = [], []
+        self.connections, self.ended = 0, 0
+        self.resumed, self.failures = [], []
 
     def __exit__(self, *_):
         end([self._listener, *self._sockets], self._threads)
@@ -148,7 +152,7 @@ def repeat(response):
     return script
 
 
-class Relay:
+class Relay(Listening):
     """Between the proxy and a server on this machine. split: bytes pass in pieces of random sizes up to this, with a pause after each; limit: how many bytes of the server
     pass before `then`, "stall" or "close" or "reset". A context manager."""
 
@@ -159,18 +163,6 @@ class Relay:
         self._pairs, self._threads = [], []
         self.connections = 0
         self.client_ended = threading.Event()  # the proxy closed a connection
-
-    @property
-    def port(self):
-        return self._listener.getsockname()[1]
-
-    @property
-    def url(self):
-        return f"https://127.0.0.1:{self.port}"
-
-    def __enter__(self):
-        start(self._threads, self._accept)
-        return self
 
     def __exit__(self, *_):
         end([self._listener, *(one for pair in self._pairs for one in pair)], self._threads)
