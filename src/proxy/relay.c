@@ -326,6 +326,11 @@ static void on_body(void *owner, struct gather *gather, bool last)
     if (exchange->framing == FORWARD_NONE) {
         gather_begin(gather);
     }
+    if (last) { /* before the client can see the end: its next request may need this place of the route's max_connections */
+        upstream_release(exchange->upstream, exchange->request_complete && !exchange->request_dropped &&
+                                                 upstream_pending(exchange->upstream) == 0);
+        exchange->request_dropped = true;
+    }
     bool written = exchange->audited ? write_all_but_end(exchange, gather, last)
                                      : write_response(exchange, gather, last);
     if (!written) {
@@ -337,9 +342,6 @@ static void on_body(void *owner, struct gather *gather, bool last)
     }
     exchange->capture.chunks += gather->size > 0;
     if (last) {
-        upstream_release(exchange->upstream, exchange->request_complete && !exchange->request_dropped &&
-                                                 upstream_pending(exchange->upstream) == 0);
-        exchange->request_dropped = true;
         if (exchange->audited) {
             exchange_hold(exchange);
         } else {

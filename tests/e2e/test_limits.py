@@ -1,5 +1,6 @@
 """Every limit: what is at it passes, what is one above is refused, with the status and the reason it is counted under."""
 
+import contextlib
 import json
 import re
 
@@ -154,6 +155,15 @@ def test_max_connections_of_a_route(start_proxy, upstream):
     assert metrics.value("llm_proxy_requests_total", route="few", code="503") == 2 and metrics.value("llm_proxy_requests_total", route="many", code="200") == 1
     events = [event["error"]["kind"] for event in proxy.wait_events(9) if event["error"]]
     assert sorted(events) == ["client_aborted"] * 2 + ["overloaded"] * 2
+
+
+def test_a_response_that_was_seen_has_left_its_place(start_proxy, upstream):
+    """One request after the other never needs more than one connection, whichever worker has it."""
+    proxy = start_proxy({"workers": 4, "routes": [{"name": "one", "prefix": "/", "upstream": upstream.url, "max_connections": 1}]})
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(proxy.wire()) for _ in range(16)]
+        for _ in range(60):
+            assert [wire.exchange("GET", "/v1/models").status for wire in wires] == [200] * 16
 
 
 DEFAULTS = {"max_head_bytes": (65536, "64 KiB"), "max_headers": (100, "100"), "max_target_bytes": (16384, "16 KiB"), "max_body_bytes": (None, "none"),
