@@ -7,10 +7,13 @@ local file = require "llmproxy.config.file"
 local plugins = {}
 
 local API = 1
-local SUBFOLDERS = { transform = "transforms", dispatcher = "dispatchers" }
-local KINDS = { "transform", "dispatcher" }
+local SUBFOLDERS = { transform = "transforms", dispatcher = "dispatchers", bus = "buses" }
+local KINDS = { "transform", "dispatcher", "bus" }
 
--- A dispatcher's own defaults for its batches.
+-- Settings that every bus has besides its own.
+local RESERVED = { bus = { queue = true } }
+
+-- A dispatcher's, or a bus's, own defaults for its batches.
 local BATCH_FIELD = {
   type = "table",
   default = {},
@@ -22,7 +25,7 @@ local BATCH_FIELD = {
 }
 
 ---@class llmproxy.plugin
----@field kind "transform"|"dispatcher"
+---@field kind "transform"|"dispatcher"|"bus"
 ---@field api integer
 ---@field summary? string
 ---@field settings? table<string, llmproxy.settings.field>
@@ -35,7 +38,7 @@ local BATCH_FIELD = {
 ---@param folders string[] in order of search
 ---@return table registry
 function plugins.registry(host, folders)
-  return { host = host, folders = folders, loaded = { transform = {}, dispatcher = {} } }
+  return { host = host, folders = folders, loaded = { transform = {}, dispatcher = {}, bus = {} } }
 end
 
 local function names_in(registry, kind)
@@ -58,12 +61,10 @@ local function find(registry, kind, name)
 end
 
 local function unknown(registry, kind, name)
-  local other = kind == "transform" and "dispatcher" or "transform"
   local meant, hint = settings.nearest(name, names_in(registry, kind)), ""
-  if find(registry, other, name) then
-    hint = (", it is a %s"):format(other)
-  elseif meant then
-    hint = (", did you mean '%s'?"):format(meant)
+  if meant then hint = (", did you mean '%s'?"):format(meant) end
+  for _, other in ipairs(KINDS) do
+    if other ~= kind and find(registry, other, name) then hint = (", it is a %s"):format(other) end
   end
   return ("no %s '%s'%s (searched: %s)"):format(kind, name, hint, table.concat(registry.folders, ", "))
 end
@@ -110,9 +111,12 @@ local function faults(plugin, kind)
   if plugin.summary ~= nil and type(plugin.summary) ~= "string" then errors[#errors + 1] = "summary: expected a string, got " .. describe(plugin.summary) end
   if type(plugin.new) ~= "function" then errors[#errors + 1] = "new: expected a function, got " .. describe(plugin.new) end
   if plugin.settings ~= nil then add(errors, settings.check_declaration(plugin.settings, "settings")) end
+  for name in pairs(RESERVED[kind] or {}) do
+    if type(plugin.settings) == "table" and plugin.settings[name] ~= nil then errors[#errors + 1] = ("settings.%s: every %s has a setting of that name"):format(name, kind) end
+  end
   if plugin.batch ~= nil then
     if kind == "transform" then
-      errors[#errors + 1] = "batch: only a dispatcher has batches"
+      errors[#errors + 1] = "batch: only a dispatcher or a bus has batches"
     else
       local _, wrong = settings.check({ batch = BATCH_FIELD }, { batch = plugin.batch })
       add(errors, wrong)
@@ -137,9 +141,17 @@ local function load_file(registry, kind, path)
   return known
 end
 
+--- The names of a kind's plugins, some perhaps more than once, without loading them.
+---@param registry table
+---@param kind "transform"|"dispatcher"|"bus"
+---@return string[]
+function plugins.names(registry, kind)
+  return names_in(registry, kind)
+end
+
 --- The plugin of that name; nil and its errors. An error about a plugin that was found begins with its file.
 ---@param registry table
----@param kind "transform"|"dispatcher"
+---@param kind "transform"|"dispatcher"|"bus"
 ---@param name string
 ---@return llmproxy.plugin?
 ---@return string[]? errors
@@ -212,7 +224,7 @@ local function show(entry)
   return table.concat(lines)
 end
 
---- What there is to know about the plugins of that name (of either kind): text, or nil and errors.
+--- What there is to know about the plugins of that name (of any kind): text, or nil and errors.
 ---@param registry table
 ---@param name string
 ---@return string?

@@ -59,9 +59,9 @@ function batch:json_lines() end
 ---@field close? fun(self: llmproxy.dispatcher)
 
 ---@class llmproxy.plugin
----@field kind "transform"|"dispatcher"
+---@field kind "transform"|"dispatcher"|"bus"
 ---@field api 1
 ---@field summary? string one line for `llm-proxy plugins`
 ---@field settings? table<string, llmproxy.settings.field>
----@field batch? { max_events?: integer, max_bytes?: integer|string, max_wait?: number|string } defaults of a dispatcher's batches
----@field new fun(settings: table): llmproxy.transform|llmproxy.dispatcher gets checked settings; raises when they cannot work together
+---@field batch? { max_events?: integer, max_bytes?: integer|string, max_wait?: number|string } defaults of the batches of a dispatcher or a bus
+---@field new fun(settings: table): llmproxy.transform|llmproxy.dispatcher|llmproxy.bus gets checked settings; raises when they cannot work together

@@ -106,7 +106,7 @@ static void what_a_plugin_must_be_is_checked(void **state)
         {"return { kind = 'transform', api = 1, new = print, summary = 5 }",
          "summary: expected a string, got 5"},
         {"return { kind = 'transform', api = 1, new = print, batch = {} }",
-         "batch: only a dispatcher has batches"},
+         "batch: only a dispatcher or a bus has batches"},
         {"return { kind = 'transform', api = 1, new = print, setings = {} }",
          "setings: unknown key, did you mean 'settings'?"},
         {"return { kind = 'transform', api = 1, new = print, settings = { a = { type = 'strin' } } }",
