@@ -6,6 +6,7 @@ local bus = require "llmproxy.config.bus"
 local describe = require "llmproxy.config.describe"
 local environment = require "llmproxy.config.environment"
 local file = require "llmproxy.config.file"
+local identity = require "llmproxy.config.identity"
 local json = require "llmproxy.json"
 local pipelines = require "llmproxy.config.pipelines"
 local plugins = require "llmproxy.plugins"
@@ -258,8 +259,10 @@ local function fixed_parts(load, checked)
   return parts
 end
 
-local function names_of(all)
-  local list = {}
+local function names_of(load, checked, all)
+  local list, observability = {}, checked.observability
+  local around = { identity.of_libraries(load.host, load.folders), observability.buffer_bytes, observability.max_decoded_bytes }
+  local whole = { load.text or false, load.answers.files, load.answers.environment }
   for index, pipeline in ipairs(all) do
     local transforms = {}
     for position, use in ipairs(pipeline.transforms) do transforms[position] = use.name end
@@ -271,6 +274,7 @@ local function names_of(all)
       from_oldest = pipeline.from == "oldest",
       transforms = table.concat(transforms, ", "),
       dispatcher = pipeline.dispatcher.name,
+      identity = identity.of(load.host, pipeline, around, whole),
     }
   end
   return list
@@ -300,7 +304,7 @@ end
 ---@class llmproxy.config.result
 ---@field errors string[]
 ---@field settings table? checked and complete, with routes as the proxy is told
----@field pipelines { name: string, buffer_size: integer, memory_limit: integer, watchdog: number, from_oldest: boolean, transforms: string, dispatcher: string }[]?
+---@field pipelines { name: string, buffer_size: integer, memory_limit: integer, watchdog: number, from_oldest: boolean, transforms: string, dispatcher: string, identity: string }[]?
 ---@field warnings string[]? about what is no fault but hardly meant
 ---@field fixed { name: string, identity: string }[]? parts that only a restart can change
 ---@field description string?
@@ -332,7 +336,7 @@ function config.load(host, source)
   local described = source.describe and description(load, checked, given, all)
   result.warnings = environment.unknown(host.environment_names(), load.answers.environment)
   result.fixed = fixed_parts(load, checked)
-  result.pipelines = names_of(all)
+  result.pipelines = names_of(load, checked, all)
   result.description = described
   checked.routes = finished
   checked.clients = { tokens = token_list(checked.clients), networks = checked.clients and checked.clients.networks }

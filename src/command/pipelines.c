@@ -13,7 +13,8 @@ struct member {
     TAILQ_ENTRY(member) entry;
     struct pipelines *owner;
     struct pipeline *pipeline;
-    bool leaving; /* of an old generation */
+    char *identity; /* of its definition, see config.h */
+    bool leaving;   /* of an old generation */
     struct loop_call ended;
     struct loop_timer timer;
 };
@@ -44,6 +45,7 @@ static void remove_member(struct member *member)
     pipeline_free(member->pipeline);
     loop_call_cancel(pipelines->loop, &member->ended);
     loop_timer_release(&member->timer);
+    free(member->identity);
     free(member);
 }
 
@@ -159,11 +161,12 @@ static struct pipeline *load(struct pipelines *pipelines, struct config *config,
     return pipeline;
 }
 
-static void add_member(struct pipelines *pipelines, struct pipeline *pipeline)
+static void add_member(struct pipelines *pipelines, struct pipeline *pipeline, const char *identity)
 {
     struct member *member = xcalloc(1, sizeof *member);
     member->owner = pipelines;
     member->pipeline = pipeline;
+    member->identity = xstrdup(identity);
     member->ended = (struct loop_call){.function = on_ended, .argument = member};
     loop_timer_init(&member->timer, pipelines->loop, on_timer, member);
     TAILQ_INSERT_TAIL(&pipelines->members, member, entry);
@@ -197,47 +200,74 @@ static void succeed(struct pipeline *pipeline, struct member *predecessor, uint6
     }
 }
 
-/* The present generation gives way to those, some of which are started already. */
-static void replace(struct pipelines *pipelines, struct pipeline **fresh, size_t count, uint64_t timeout_ns)
+/* Runs already, as the configuration wants it. */
+static struct member *find_unchanged(const struct pipelines *pipelines, const struct config_pipeline *wanted)
 {
-    for (size_t i = 0; i < count; i++) {
-        struct member *predecessor = find(pipelines, pipeline_name(fresh[i]));
-        if (predecessor != NULL) {
-            succeed(fresh[i], predecessor, timeout_ns);
+    struct member *member = find(pipelines, wanted->name);
+    return member != NULL && strcmp(member->identity, wanted->identity) == 0 ? member : NULL;
+}
+
+static bool is_wanted(const struct config *config, size_t wanted, const char *name)
+{
+    for (size_t i = 0; i < wanted; i++) {
+        if (strcmp(config->pipelines[i].name, name) == 0) {
+            return true;
         }
     }
+    return false;
+}
+
+/* Those of the present generation give way to those of their name, some of which are started already, or to none. fresh: one for each wanted pipeline, NULL where the present one stays. */
+static void replace(struct pipelines *pipelines, struct config *config, struct pipeline **fresh,
+                    size_t wanted)
+{
     struct member *member;
+    for (size_t i = 0; i < wanted; i++) {
+        struct member *predecessor = fresh[i] != NULL ? find(pipelines, config->pipelines[i].name) : NULL;
+        if (predecessor != NULL) {
+            log_info("pipeline replaced", log_string("pipeline", config->pipelines[i].name));
+            succeed(fresh[i], predecessor, config->shutdown_timeout_ns);
+        }
+    }
     TAILQ_FOREACH(member, &pipelines->members, entry)
     {
-        if (!member->leaving) {
+        if (!member->leaving && !is_wanted(config, wanted, pipeline_name(member->pipeline))) {
+            log_info("pipeline removed: it delivers what waits",
+                     log_string("pipeline", pipeline_name(member->pipeline)));
             pipeline_drain(member->pipeline, post_ended, member);
-            leave(member, timeout_ns);
+            leave(member, config->shutdown_timeout_ns);
         }
     }
-    for (size_t i = 0; i < count; i++) {
-        add_member(pipelines, fresh[i]);
+    for (size_t i = 0; i < wanted; i++) {
+        if (fresh[i] != NULL) {
+            add_member(pipelines, fresh[i], config->pipelines[i].identity);
+        }
     }
 }
 
 bool pipelines_renew(struct pipelines *pipelines, struct config *config, struct error *error)
 {
-    size_t wanted = config->proxy->observe ? config->pipeline_count : 0, loaded = 0;
+    size_t wanted = config->proxy->observe ? config->pipeline_count : 0, looked_at = 0;
     struct pipeline **fresh = xcalloc(wanted, sizeof(struct pipeline *));
     bool fine = true;
-    for (; fine && loaded < wanted; loaded += fine) {
-        fresh[loaded] = load(pipelines, config, loaded, error);
-        fine = fresh[loaded] != NULL;
+    for (; fine && looked_at < wanted; looked_at++) {
+        if (find_unchanged(pipelines, &config->pipelines[looked_at]) == NULL) {
+            fresh[looked_at] = load(pipelines, config, looked_at, error);
+            fine = fresh[looked_at] != NULL;
+        }
     }
     for (size_t i = 0; fine && i < wanted; i++) {
-        if (find(pipelines, config->pipelines[i].name) == NULL) {
+        if (fresh[i] != NULL && find(pipelines, config->pipelines[i].name) == NULL) {
             fine = pipeline_start(fresh[i], error);
         }
     }
     if (fine) {
-        replace(pipelines, fresh, wanted, config->shutdown_timeout_ns);
+        replace(pipelines, config, fresh, wanted);
     }
-    for (size_t i = 0; !fine && i < loaded; i++) {
-        pipeline_free(fresh[i]);
+    for (size_t i = 0; !fine && i < wanted; i++) {
+        if (fresh[i] != NULL) {
+            pipeline_free(fresh[i]);
+        }
     }
     free(fresh);
     return fine;

@@ -1,9 +1,9 @@
 /*
  * pipelines: the pipelines of the process, one generation after the other.
  *
- * A reload makes them all anew, changed or not: whatever a pipeline depends on, plugins and their libraries too, is read again. Each takes the place of the one of its name, which ends its running deliveries in the
- * background; what else that one had, waiting for another try too, goes on with the new one. Where a name is gone the pipeline gets no more events and delivers what waits. Nothing of an old generation lives longer
- * than shutdown_timeout.
+ * A reload makes anew those whose definition changed: what the configuration says about them, their plugins, the libraries these could use. The others go on untouched. A new one takes the place of the one of its name,
+ * which ends its running deliveries in the background; what else that one had, waiting for another try too, goes on with the new one. Where a name is gone the pipeline gets no more events and delivers what waits.
+ * Nothing of an old generation lives longer than shutdown_timeout.
  *
  * Main thread only.
  */

@@ -93,6 +93,7 @@ static void read_pipelines(lua_State *lua, struct config *config)
         pipeline->from_oldest = convert_boolean(lua, "from_oldest");
         pipeline->transforms = convert_string(lua, "transforms");
         pipeline->dispatcher = convert_string(lua, "dispatcher");
+        pipeline->identity = convert_string(lua, "identity");
         lua_pop(lua, 1);
     }
     lua_pop(lua, 1);
@@ -241,6 +242,7 @@ void config_free(struct config *config)
         free(config->pipelines[i].name);
         free(config->pipelines[i].transforms);
         free(config->pipelines[i].dispatcher);
+        free(config->pipelines[i].identity);
     }
     free(config->pipelines);
     free(config->bus.path);

@@ -22,6 +22,8 @@ struct config_pipeline {
     bool from_oldest; /* a new name begins with what the bus has kept */
     char *transforms; /* names, for people: "llm, redact" */
     char *dispatcher;
+    char
+        *identity; /* equal in two configurations exactly when nothing that the pipeline depends on differs */
 };
 
 enum config_bus_kind { CONFIG_BUS_MEMORY, CONFIG_BUS_DISK };

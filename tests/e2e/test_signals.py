@@ -296,14 +296,18 @@ def test_removed_pipeline_whose_destination_is_down_ends_with_shutdown_timeout(s
 def test_sigterm_during_a_reload_loses_nothing(start_proxy):
     with Sink() as sink:
         sink.hold.clear()
-        changes = {"observability": {"pipelines": [{"name": "hook", "concurrency": 1, "batch": {"max_events": 2, "max_wait": 0.05}, "dispatcher": {1: "webhook", "url": sink.url}}]}}
-        proxy = start_proxy(changes)
+
+        def changes(size):
+            return {"observability": {"pipelines": [{"name": "hook", "buffer_size": size, "concurrency": 1, "batch": {"max_events": 2, "max_wait": 0.05},
+                                                     "dispatcher": {1: "webhook", "url": sink.url}}]}}
+
+        proxy = start_proxy(changes(100))
         with proxy.wire() as wire:
             for number in range(9):
                 wire.exchange("GET", f"/v1/models?n={number}")
             wait_until(lambda: sink.requests, "a delivery")
-            for _ in range(3):
-                reload_and_wait(proxy, changes)
+            for size in (101, 102, 103):
+                reload_and_wait(proxy, changes(size))
             wire.exchange("GET", "/v1/models?n=9")
         proxy.signal(signal.SIGTERM)
         wait_until(lambda: "stopping" in proxy.stderr, "the end begins")
