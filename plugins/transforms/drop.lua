@@ -1,4 +1,5 @@
 --- Drops the events nobody wants to keep: health checks, preflights, what was not found.
+local glob = require "llmproxy.glob"
 
 local function set_of(values)
   if not values or #values == 0 then return nil end
@@ -7,35 +8,14 @@ local function set_of(values)
   return set
 end
 
--- What stands before, between and behind the stars of a pattern.
-local function pieces_of(pattern)
-  local pieces = {}
-  for piece in (pattern .. "*"):gmatch("([^*]*)%*") do pieces[#pieces + 1] = piece end
-  return pieces
-end
-
 -- "/health" is a prefix; with a star in it ("*/models", "/v1/*/files") it is a pattern for the whole path.
--- The first place of each piece will do, so nothing is tried twice, whatever path a client invents.
-local function matches_pieces(path, pieces)
-  local first, last = pieces[1], pieces[#pieces]
-  if path:sub(1, #first) ~= first then return false end
-  if #pieces == 1 then return true end
-  local position = #first + 1
-  for index = 2, #pieces - 1 do
-    local _, piece_end = path:find(pieces[index], position, true)
-    if not piece_end then return false end
-    position = piece_end + 1
-  end
-  return #path - #last + 1 >= position and path:sub(#path - #last + 1) == last
-end
-
 local function path_matcher(paths)
   if not paths or #paths == 0 then return nil end
   local patterns = {}
-  for index, path in ipairs(paths) do patterns[index] = pieces_of(path) end
+  for index, path in ipairs(paths) do patterns[index] = glob.compile(path:find("*", 1, true) and path or path .. "*") end
   return function(path)
-    for _, pieces in ipairs(patterns) do
-      if matches_pieces(path, pieces) then return true end
+    for _, matches in ipairs(patterns) do
+      if matches(path) then return true end
     end
     return false
   end
