@@ -12,8 +12,9 @@ return {
 
   ["what is none is refused with its place"] = function(t)
     for text, message in pairs {
-      [""] = 'expected a key at ""', ["."] = 'expected a key at "."', ["a."] = "expected a key behind the last dot", ["a..b"] = 'expected a key at ".b"', ["a b"] = 'expected a dot or a bracket at " b"',
-      ["a[0]"] = 'expected a key at "[0]"', ["a[x]"] = 'expected a key at "[x]"', ["a['b]"] = "expected a key at \"['b]\"", ["a.[1]"] = "expected a name behind a dot, got a bracket", ["a[1]b"] = 'expected a dot or a bracket at "b"',
+      [""] = 'expected a key at ""', ["."] = 'expected a key at "."', ["a."] = "expected a key behind the last dot", ["a..b"] = 'expected a key at ".b"',
+      ["a b"] = 'expected a dot or a bracket at " b"', ["a[0]"] = 'expected a key at "[0]"', ["a[x]"] = 'expected a key at "[x]"', ["a['b]"] = "expected a key at \"['b]\"",
+      ["a.[1]"] = "expected a name behind a dot, got a bracket", ["a[1]b"] = 'expected a dot or a bracket at "b"',
     } do
       local keys, why = path.parse(text)
       t.equal({ keys, why }, { nil, message }, text)

@@ -2,7 +2,8 @@ local codec = require "llmproxy.codec"
 
 local function event()
   return {
-    id = "1", status = 200, request_headers = { ["x-team"] = "red", host = "h" }, request_body = "hi", request_body_encoding = "utf8", response_body = "\255\0", response_body_encoding = "base64",
+    id = "1", status = 200, request_headers = { ["x-team"] = "red", host = "h" },
+    request_body = "hi", request_body_encoding = "utf8", response_body = "\255\0", response_body_encoding = "base64",
     llm = { usage = { input_tokens = 1, output_tokens = 2 }, output = { { content = "a" }, { content = "b" } } },
   }
 end
