@@ -8,7 +8,7 @@ return {
     enabled = true,
     pipelines = {
       { name = "audit", transforms = { "llm" }, dispatcher = { "file", path = "events.jsonl" } },
-      { name = "alerts", dispatcher = { "chat_alert", url = env("CHAT_WEBHOOK_URL", "https://chat.example.com/hooks/1") } },
+      { name = "alerts", transforms = { "llm" }, dispatcher = { "slack_alerts", url = env("SLACK_WEBHOOK_URL", "https://hooks.slack.com/services/T/B/x") } },
     },
   },
 }
