@@ -34,7 +34,7 @@ struct metric {
     char *labels;               /* a="1",b="2", without braces */
     struct metric_label *pairs; /* the same one by one */
     _Atomic int64_t value;
-    _Atomic double sum;
+    _Atomic double sum;        /* histogram; else what was counted in numbers that need not be whole */
     _Atomic uint64_t *buckets; /* histogram: not cumulative, the last one is +Inf */
 };
 
@@ -142,8 +142,9 @@ static struct family *find_family(struct metrics *metrics, enum metric_kind kind
     while (family != NULL && strcmp(family->name, name) != 0)
         family = family->next;
     if (family != NULL) {
-        assert(family->kind == kind && family->bound_count == bound_count);
-        return family;
+        bool same = family->kind == kind && family->bound_count == bound_count &&
+                    (bound_count == 0 || memcmp(family->bounds, bounds, bound_count * sizeof *bounds) == 0);
+        return same ? family : NULL;
     }
     family = xcalloc(1, sizeof *family);
     *family = (struct family){
@@ -167,10 +168,10 @@ static struct metric *find_metric(struct metrics *metrics, enum metric_kind kind
     char *rendered = render_labels(labels);
     pthread_mutex_lock(&metrics->registry);
     struct family *family = find_family(metrics, kind, name, help, bounds, bound_count);
-    struct metric *metric = family->first;
+    struct metric *metric = family != NULL ? family->first : NULL;
     while (metric != NULL && strcmp(metric->labels, rendered) != 0)
         metric = metric->next;
-    if (metric != NULL) {
+    if (metric != NULL || family == NULL) {
         free(rendered);
     } else {
         metric = xcalloc(1, sizeof *metric);
@@ -222,6 +223,24 @@ int64_t metric_value(const struct metric *metric)
     return atomic_load_explicit(&metric->value, memory_order_relaxed);
 }
 
+static void add_to_sum(struct metric *metric, double amount)
+{
+    double sum = atomic_load_explicit(&metric->sum, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&metric->sum, &sum, sum + amount, memory_order_relaxed,
+                                                  memory_order_relaxed))
+        ;
+}
+
+void metric_add_number(struct metric *metric, double amount)
+{
+    add_to_sum(metric, amount);
+}
+
+void metric_set_number(struct metric *metric, double value)
+{
+    atomic_store_explicit(&metric->sum, value, memory_order_relaxed);
+}
+
 void metric_observe(struct metric *metric, double value)
 {
     const struct family *family = metric->family;
@@ -230,10 +249,7 @@ void metric_observe(struct metric *metric, double value)
     while (bucket < family->bound_count && value > family->bounds[bucket])
         bucket++;
     atomic_fetch_add_explicit(&metric->buckets[bucket], 1, memory_order_relaxed);
-    double sum = atomic_load_explicit(&metric->sum, memory_order_relaxed);
-    while (!atomic_compare_exchange_weak_explicit(&metric->sum, &sum, sum + value, memory_order_relaxed,
-                                                  memory_order_relaxed))
-        ;
+    add_to_sum(metric, value);
 }
 
 void metrics_on_collect(struct metrics *metrics, void (*collect)(void *argument), void *argument)
@@ -304,6 +320,15 @@ static void write_histogram(struct buffer *out, const struct metric *metric)
     buffer_append_char(out, '\n');
 }
 
+static void write_value(struct buffer *out, const struct metric *metric)
+{
+    double number = atomic_load_explicit(&metric->sum, memory_order_relaxed);
+    if (number == 0)
+        json_write_integer(out, metric_value(metric));
+    else
+        json_write_number(out, number);
+}
+
 static void write_family(struct buffer *out, const struct family *family)
 {
     buffer_printf(out, "# HELP %s ", family->name);
@@ -314,7 +339,7 @@ static void write_family(struct buffer *out, const struct family *family)
             write_histogram(out, metric);
         } else {
             write_series(out, metric, "", NULL);
-            json_write_integer(out, metric_value(metric));
+            write_value(out, metric);
             buffer_append_char(out, '\n');
         }
     }

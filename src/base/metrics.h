@@ -24,7 +24,7 @@ struct metric_label {
 struct metrics *metrics_new(void);
 void metrics_free(struct metrics *metrics);
 
-/* The strings are copied. Asking for a family under another kind is a broken promise (assert). */
+/* The strings are copied. NULL: the family exists as another kind, or with other bounds. */
 struct metric *metrics_counter(struct metrics *metrics, const char *name, const char *help,
                                const struct metric_label *labels);
 struct metric *metrics_gauge(struct metrics *metrics, const char *name, const char *help,
@@ -37,6 +37,9 @@ struct metric *metrics_histogram(struct metrics *metrics, const char *name, cons
 void metric_add(struct metric *metric, int64_t amount);
 /* Gauge. */
 void metric_set(struct metric *metric, int64_t value);
+/* The same for what is no whole number; a series is written with the one kind or the other. */
+void metric_add_number(struct metric *metric, double amount);
+void metric_set_number(struct metric *metric, double value);
 int64_t metric_value(const struct metric *metric);
 /* Histogram. */
 void metric_observe(struct metric *metric, double value);
@@ -51,7 +54,7 @@ struct metrics_sample {
     const struct metric_label *labels; /* ended by a name of NULL */
     bool is_histogram;
     int64_t value; /* or the count */
-    double sum;
+    double sum;    /* or the value that is no whole number */
 };
 
 /* Collects, then calls visit for every series, families in the order of their first registration. visit must not ask for series. */

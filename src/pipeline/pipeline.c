@@ -136,6 +136,7 @@ static void make_script(struct pipeline *pipeline)
         .memory_limit_name = "the pipeline's memory_limit",
         .loop = pipeline->loop,
         .name = pipeline->name,
+        .metrics = settings->metrics,
         .watchdog_seconds =
             settings->watchdog_seconds > 0 ? settings->watchdog_seconds : DEFAULT_WATCHDOG_SECONDS,
     };

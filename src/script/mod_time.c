@@ -1,5 +1,7 @@
 /* llmproxy.time: clocks, moments as text, and waiting; the words for users are in lua/llmproxy/meta/time.lua. */
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
@@ -8,6 +10,8 @@
 
 #define MAX_SLEEP_SECONDS  (366.0 * 86400)
 #define YEAR_10000_SECONDS 253402300800.0
+#define FORMAT_LETTERS     "YymdHIMSjaAbBpeuFTZ%"
+#define LONGEST_FORMAT     200
 
 /* time.now() -> seconds since 1970 */
 static int now(lua_State *lua)
@@ -65,16 +69,42 @@ static int sleep_seconds(lua_State *lua)
     return lua_yield(lua, 0);
 }
 
-/* time.rfc3339(t) -> "2026-01-02T03:04:05.678901Z" */
-static int rfc3339(lua_State *lua)
+static double check_moment(lua_State *lua)
 {
-    char text[CLOCK_RFC3339_SIZE];
     double seconds = script_check_number(lua, 1, "t");
     if (!(seconds >= 0 && seconds < YEAR_10000_SECONDS)) {
         script_raise(lua, "t: expected seconds since 1970, before the year 10000");
     }
-    clock_format_rfc3339((uint64_t)(seconds * 1e6 + 0.5), text);
+    return seconds;
+}
+
+/* time.rfc3339(t) -> "2026-01-02T03:04:05.678901Z" */
+static int rfc3339(lua_State *lua)
+{
+    char text[CLOCK_RFC3339_SIZE];
+    clock_format_rfc3339((uint64_t)(check_moment(lua) * 1e6 + 0.5), text);
     lua_pushstring(lua, text);
+    return 1;
+}
+
+/* time.format(t, format) -> the moment in UTC, as strftime writes it in the C locale */
+static int format(lua_State *lua)
+{
+    time_t seconds = (time_t)check_moment(lua);
+    const char *pattern = script_check_text(lua, 2, "format");
+    if (strlen(pattern) > LONGEST_FORMAT) {
+        script_raise(lua, "format: expected at most %d bytes", LONGEST_FORMAT);
+    }
+    for (const char *at = strchr(pattern, '%'); at != NULL; at = strchr(at + 2, '%')) {
+        if (at[1] == '\0' || strchr(FORMAT_LETTERS, at[1]) == NULL) {
+            script_raise(lua, "format: '%%%.1s' is none of %%%s", at + 1,
+                         "Y y m d H I M S j a A b B p e u F T Z %");
+        }
+    }
+    struct tm parts;
+    char text[10 * LONGEST_FORMAT];
+    gmtime_r(&seconds, &parts);
+    lua_pushlstring(lua, text, pattern[0] != '\0' ? strftime(text, sizeof text, pattern, &parts) : 0);
     return 1;
 }
 
@@ -98,6 +128,7 @@ int script_open_time(lua_State *lua)
                                          {"monotonic", monotonic},
                                          {"sleep", sleep_seconds},
                                          {"rfc3339", rfc3339},
+                                         {"format", format},
                                          {"parse", parse},
                                          {NULL, NULL}});
     return 1;

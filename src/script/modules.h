@@ -21,5 +21,7 @@ int script_open_file(lua_State *lua);
 int script_open_http(lua_State *lua);
 int script_open_crypto(lua_State *lua);
 int script_open_codec(lua_State *lua);
+int script_open_metrics_series(lua_State *lua);
+int script_open_regex(lua_State *lua);
 
 #endif

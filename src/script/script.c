@@ -132,6 +132,7 @@ struct script *script_new(const struct script_settings *settings, struct error *
     script->lua_folder = xstrdup(settings->lua_folder);
     script->plugin_folders = copy_list(settings->plugin_folders);
     script->watchdog_seconds = settings->watchdog_seconds;
+    script->metrics = settings->metrics;
     script->loop = settings->loop;
     task_setup(script);
 
@@ -323,6 +324,13 @@ uint64_t script_begin_blocking(lua_State *lua)
 void script_end_blocking(lua_State *lua, uint64_t begun)
 {
     watch_resume(&script_of(lua)->watch, begun);
+}
+
+void script_check_time(lua_State *lua)
+{
+    if (watch_is_overdue(&script_of(lua)->watch)) {
+        script_raise(lua, "stopped: it ran for too long");
+    }
 }
 
 struct buffer *script_scratch(lua_State *lua, enum script_scratch which)

@@ -22,6 +22,7 @@
 #include "base/slice.h"
 #include "net/loop.h"
 
+struct metrics;
 struct script;
 struct script_wait;
 
@@ -32,6 +33,7 @@ struct script_settings {
     const char *memory_limit_name;     /* for messages: "the pipeline's memory_limit"; NULL: "the limit" */
     struct loop *loop;                 /* NULL: no task can run */
     const char *name;                  /* for log lines: the pipeline's name */
+    struct metrics *metrics;           /* where plugins count; NULL: nowhere */
     double
         watchdog_seconds; /* how long a task may run without waiting before an error stops it; 0: for ever */
 };

@@ -16,6 +16,7 @@ TAILQ_HEAD(task_list, task);
 struct script {
     lua_State *lua;
     char *name, *lua_folder;
+    struct metrics *metrics;
     char **plugin_folders; /* NULL-terminated */
     size_t memory_used, memory_limit;
     char *memory_limit_name;

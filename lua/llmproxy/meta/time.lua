@@ -19,6 +19,12 @@ function time.sleep(seconds) end
 ---@return string
 function time.rfc3339(t) end
 
+--- A moment in UTC in any form: `time.format(t, "%Y%m%dT%H%M%SZ")`. The letters are those of strftime: `%Y %y %m %d %H %I %M %S %j %a %A %b %B %p %e %u %F %T %Z %%`, names in English.
+---@param t number seconds since 1970
+---@param format string at most 200 bytes
+---@return string
+function time.format(t, format) end
+
 --- The moment that a text names, as in RFC 3339 (`2026-01-02T03:04:05+01:00`) or in an HTTP header (`Fri, 02 Jan 2026 03:04:05 GMT`).
 ---@param text string
 ---@return number? t seconds since 1970
