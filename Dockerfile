@@ -10,7 +10,7 @@ RUN DESTDIR=/image cmake --install /build --prefix /usr/local --strip
 FROM debian:12-slim
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates libbrotli1 libcurl4 \
-       libevent-core-2.1-7 libluajit-5.1-2 libssl3 libzstd1 zlib1g \
+       libevent-core-2.1-7 libluajit-5.1-2 libpcre2-8-0 libssl3 libzstd1 zlib1g \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin llm-proxy
 COPY --from=build /image/usr/local /usr/local

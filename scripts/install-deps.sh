@@ -6,7 +6,7 @@
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-build="gcc libc6-dev make cmake ninja-build pkgconf libevent-dev libluajit-5.1-dev libssl-dev libcurl4-openssl-dev zlib1g-dev libbrotli-dev libzstd-dev ca-certificates curl python3"
+build="gcc libc6-dev make cmake ninja-build pkgconf libevent-dev libluajit-5.1-dev libssl-dev libcurl4-openssl-dev zlib1g-dev libbrotli-dev libzstd-dev libpcre2-dev ca-certificates curl python3"
 test="clang libclang-rt-dev clang-format lua-check libcmocka-dev python3-venv openssl git procps nginx-light"
 
 case "${1:-build}" in

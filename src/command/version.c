@@ -6,6 +6,8 @@
 #include <event2/event.h>
 #include <luajit.h>
 #include <openssl/crypto.h>
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
 #include <stdlib.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -25,6 +27,9 @@ static int run(const struct options *options)
     buffer_printf(&text, "zlib %s\n", zlibVersion());
     buffer_printf(&text, "brotli %u.%u.%u\n", brotli >> 24, (brotli >> 12) & 0xfff, brotli & 0xfff);
     buffer_printf(&text, "zstd %s\n", ZSTD_versionString());
+    char pcre2[64];
+    pcre2_config(PCRE2_CONFIG_VERSION, pcre2);
+    buffer_printf(&text, "PCRE2 %s\n", pcre2);
     char *string = buffer_take_string(&text);
     int status = command_print(string);
     free(string);

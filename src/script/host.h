@@ -54,6 +54,9 @@ void script_end_blocking(lua_State *lua, uint64_t begun);
 enum script_scratch { SCRIPT_SCRATCH_TEXT, SCRIPT_SCRATCH_KEYS, SCRIPT_SCRATCH_MODULE, SCRIPT_SCRATCH_COUNT };
 struct buffer *script_scratch(lua_State *lua, enum script_scratch which);
 
+/* Raises when the watchdog would stop the code that called: for host functions that compute for long, which it cannot interrupt. */
+void script_check_time(lua_State *lua);
+
 /* How often script_reopen_files() was called. */
 unsigned script_reopen_count(const struct script *script);
 

@@ -23,7 +23,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static _Thread_local struct watch *volatile running; /* what this thread's signal is about */
 static _Thread_local bool unblocked;
 
-static bool overdue(struct watch *watch)
+bool watch_is_overdue(struct watch *watch)
 {
     uint64_t deadline_ns = atomic_load(&watch->deadline_ns);
     return deadline_ns != 0 && clock_monotonic_ns() >= deadline_ns;
@@ -48,7 +48,7 @@ static void stop(lua_State *lua, lua_Debug *activation)
 {
     (void)activation;
     struct watch *watch = running;
-    if (watch == NULL || !overdue(watch)) {
+    if (watch == NULL || !watch_is_overdue(watch)) {
         lua_sethook(lua, NULL, 0, 0);
         return;
     }
@@ -66,7 +66,7 @@ static void on_signal(int signal)
     (void)signal;
     int saved_errno = errno;
     struct watch *watch = running;
-    if (watch != NULL && overdue(watch)) {
+    if (watch != NULL && watch_is_overdue(watch)) {
         lua_sethook(watch->lua, stop, LUA_MASKCOUNT, 1);
     }
     errno = saved_errno;
@@ -83,7 +83,7 @@ static void *look(void *unused)
         struct watch *watch;
         LIST_FOREACH(watch, &watches, entry)
         {
-            if (overdue(watch)) {
+            if (watch_is_overdue(watch)) {
                 pthread_kill(watch->thread, SIGURG);
             }
         }
@@ -156,7 +156,7 @@ void watch_end(struct watch *watch, const struct watch_run *before)
     if (!before->limited) {
         return;
     }
-    bool late = overdue(watch);
+    bool late = watch_is_overdue(watch);
     watch->seconds = before->seconds;
     atomic_store(&watch->deadline_ns, before->deadline_ns);
     running = before->watch;

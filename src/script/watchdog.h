@@ -41,6 +41,8 @@ void watch_end(struct watch *watch, const struct watch_run *before);
 /* The code that runs waits for something that is not its fault, as a disk: until watch_resume(), which takes what this returns, no time passes for it. */
 uint64_t watch_suspend(struct watch *watch);
 void watch_resume(struct watch *watch, uint64_t left_ns);
+/* Whether the code that runs should have ended. */
+bool watch_is_overdue(struct watch *watch);
 /* Before the state is closed. */
 void watch_remove(struct watch *watch);
 

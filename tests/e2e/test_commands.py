@@ -26,7 +26,7 @@ def test_help_and_version_in_other_words():
 def test_version_names_the_libraries():
     result = run("version")
     assert result.returncode == 0 and result.stdout.startswith("llm-proxy ")
-    for library in ("libevent", "LuaJIT", "OpenSSL", "curl", "zlib", "brotli", "zstd"):
+    for library in ("libevent", "LuaJIT", "OpenSSL", "curl", "zlib", "brotli", "zstd", "PCRE2"):
         assert library.lower() in result.stdout.lower()
 
 
