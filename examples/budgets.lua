@@ -10,7 +10,7 @@ return {
       { name = "budget",
         transforms = { "llm", "cost", { "enrich", headers = { team = "x-team" } } },
         dispatcher = { "team_budget", path = "budget.json", budgets = { red = 500, blue = 1000 } } },
-      { name = "records", transforms = { "llm" }, dispatcher = { "rqlite", url = env("RQLITE_URL", "http://127.0.0.1:4001") } },
+      { name = "records", transforms = { "llm" }, dispatcher = { "rqlite", url = "http://127.0.0.1:4001" } },
     },
   },
 }
