@@ -243,7 +243,7 @@ static bool next_match(lua_State *lua, struct search *search)
         search->first = search->base + search->vector[0];
         search->end = search->base + search->vector[1];
         if (search->end > search->first) {
-            if (search->end == end && end < search->text.size)
+            if (search->end - search->first > search->regex->longest)
                 script_raise(lua, "a match is longer than %zu bytes", search->regex->longest);
             search->from = search->end;
             return true;

@@ -19,7 +19,7 @@ local regex = {}
 ---@field longest? integer bytes that a match may have: 8192. A longer one raises
 
 ---@class llmproxy.regex.regex
-local compiled = {}
+local compiled = {} -- luacheck: ignore
 
 --- A pattern made ready. Nil and a message that names the byte when it is none.
 ---@param pattern string at most 16 KiB
