@@ -126,6 +126,14 @@ static int spawn(lua_State *lua)
     return 0;
 }
 
+/* Whether the tests may take minutes. */
+static int is_long(lua_State *lua)
+{
+    const char *wanted = getenv("LLM_PROXY_LONG_TESTS");
+    lua_pushboolean(lua, wanted != NULL && *wanted != '\0');
+    return 1;
+}
+
 static int finish(lua_State *lua)
 {
     exit_status = script_check_number(lua, 1, "failures") > 0 ? 1 : 0;
@@ -144,6 +152,7 @@ static int open_host(lua_State *lua)
                                          {"certificate", push_certificate},
                                          {"call_outside", call_outside},
                                          {"spawn", spawn},
+                                         {"is_long", is_long},
                                          {"listen", loopback_listen},
                                          {"finish", finish},
                                          {NULL, NULL}};

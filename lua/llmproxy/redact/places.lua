@@ -4,6 +4,7 @@
 -- Strings at the same place of successive documents are pieces of one text. Some names are never: what stands there is said anew each time.
 local regex = require "llmproxy.regex"
 local spans = require "llmproxy.redact.spans"
+local views = require "llmproxy.redact.views"
 
 local places = {}
 
@@ -168,20 +169,22 @@ local function search_piece(work, text, offset, found)
   if #found == before and #text < 200 then work.clean[text] = true end
 end
 
--- What is found in the pieces, taken as one text and each on its own: nobody says whether a string is a piece or the whole.
+-- What is found in the pieces, taken as one text and each on its own: nobody says whether a string is a piece or the whole. Pieces of JSON are pieces: one may begin within an escape.
 local function find_in(work, place, pieces)
   local found, offset = {}, 0
   local joined = #pieces > 1 and not place.repeated and not says_the_same(pieces)
+  local text = joined and table.concat(pieces)
+  local apart = not text or not views.is_json(text)
   for index, piece in ipairs(pieces) do
     local chosen = work.chosen[place.owners[index]]
     if chosen and chosen[place.keys[index]] then
       if piece ~= "" then found[#found + 1] = { first = offset + 1, last = offset + #piece, name = false, value = piece, order = 0 } end
-    else
+    elseif apart then
       search_piece(work, piece, offset, found)
     end
     offset = offset + #piece
   end
-  if joined then work.search(table.concat(pieces), 0, found) end
+  if text then work.search(text, 0, found) end
   return found, joined
 end
 

@@ -103,6 +103,13 @@ function views.origin(view, first, last)
   return first, last
 end
 
+--- Whether a text, or what it is the beginning of, seems to be JSON.
+---@param text string
+---@return boolean
+function views.is_json(text)
+  return text:find '^%s*[%[{"]' ~= nil
+end
+
 --- Whether what begins there in a reading is the letter of an escape.
 ---@param view llmproxy.redact.view
 ---@param first integer
@@ -125,10 +132,10 @@ function views.all(text)
     if not view then break end
     list[#list + 1] = view
   end
-  if text:find '^%s*[%[{"]' then
+  if percent then table.insert(list, 1, undo(plain, "%", read_percent)) end
+  if views.is_json(text) then
     for index = 1, #list - 1 do list[index].is_quoted = true end
   end
-  if percent then list[#list + 1] = undo(plain, "%", read_percent) end
   return list
 end
 
