@@ -16,12 +16,12 @@ import zlib
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
-HARNESSES = ["request", "response", "chunked", "body", "tunnel", "admin", "redact", "content", "event", "event_read", "event_log", "letter", "json", "sse", "llm", "codec", "time"]
+HARNESSES = ["request", "response", "chunked", "body", "tunnel", "admin", "redact", "content", "event", "event_read", "event_log", "letter", "json", "sse", "llm", "codec", "time", "redact_body"]
 LARGEST = 20480  # bytes: larger ones only slow a fuzzer down
 WORDS = {  # whose string literals are the dictionary
     "request": "src/http/*.c src/proxy/[afr]*.c", "response": "src/http/*.c", "body": "src/http/*.c",
     "admin": "src/http/*.c src/admin/*.c", "event_read": "src/pipeline/event_read.c", "tunnel": "src/net/tunnel.c", "redact": "src/proxy/redact.c", "time": "src/base/clock.c",
-    "sse": "lua/llmproxy/sse.lua", "llm": "lua/llmproxy/llm/*.lua",
+    "sse": "lua/llmproxy/sse.lua", "llm": "lua/llmproxy/llm/*.lua", "redact_body": "lua/llmproxy/redact/*.lua",
 }
 
 
