@@ -9,8 +9,9 @@
 
 #include "base/memory.h"
 
-const struct command *const commands[] = {&command_serve, &command_check,  &command_plugins, &command_spool,
-                                          &command_dlq,   &command_replay, &command_version, NULL};
+const struct command *const commands[] = {&command_serve, &command_check,   &command_plugins,
+                                          &command_spool, &command_dlq,     &command_replay,
+                                          &command_test,  &command_version, NULL};
 
 static const struct {
     const char *word;
@@ -33,6 +34,7 @@ static const struct {
     [OPTION_DRY_RUN] = {"--dry-run", 0, NULL, NULL, "run the transforms and deliver nothing"},
     [OPTION_RESTART] = {"--restart", 0, NULL, NULL,
                         "begin at the beginning, also where an earlier run was stopped"},
+    [OPTION_FILTER] = {"--filter", 0, "TEXT", "a text", "only the tests whose names contain it"},
 };
 
 void command_error(const char *format, ...)

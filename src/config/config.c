@@ -29,10 +29,9 @@ struct job {
     struct buffer *text, *errors;
 };
 
-/* lua/ and plugins/ lie below; a new string. */
-static char *share_folder(const struct config_source *source)
+char *config_share_folder(const struct config_source *source)
 {
-    if (source->folder != NULL) {
+    if (source != NULL && source->folder != NULL) {
         return xstrdup(source->folder);
     }
     char *program = file_program_folder();
@@ -181,7 +180,7 @@ static void add_general_error(const struct job *job, const struct error *error)
 static bool perform(struct job *job)
 {
     size_t errors_before = job->errors->size;
-    char *folder = share_folder(job->source);
+    char *folder = config_share_folder(job->source);
     job->lua_folder = xprintf("%s/lua", folder);
     job->stock_folder = xprintf("%s/plugins", folder);
     free(folder);

@@ -89,6 +89,8 @@ struct config_source {
     enum config_describe describe;
 };
 
+/* Where lua/ and plugins/ lie: ../share/llm-proxy, seen from the binary; a new string. source may be NULL. */
+char *config_share_folder(const struct config_source *source);
 /* Loads and checks everything, `new` of every plugin included. NULL: errors has one line for each fault, each ended by a newline. */
 struct config *config_load(const struct config_source *source, struct buffer *errors);
 void config_free(struct config *config);

@@ -12,6 +12,7 @@
 #include "pipeline/entry.h"
 #include "pipeline/settle.h"
 #include "script/json.h"
+#include "script/trace.h"
 #include "spool/dead_letters.h"
 
 /* A buffer that had to hold more than this gives its memory back. */
@@ -199,9 +200,11 @@ static int spawn(lua_State *lua)
 
 static int note(lua_State *lua)
 {
-    if (lua_type(lua, 1) == LUA_TSTRING)
-        error_set(&host_of(lua)->noted, "%s", lua_tostring(lua, 1));
     lua_settop(lua, 1);
+    if (lua_type(lua, 1) == LUA_TSTRING) {
+        trace_complete_name(lua, lua);
+        error_set(&host_of(lua)->noted, "%s", lua_tostring(lua, 1));
+    }
     return 1;
 }
 

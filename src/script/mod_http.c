@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "script/host.h"
 #include "script/http_client.h"
+#include "script/mod_http.h"
 #include "script/modules.h"
 
 #define DEFAULT_TIMEOUT_S          10.0
@@ -327,6 +328,28 @@ static bool is_http_address(struct slice url)
            (slice_equal_nocase(scheme, SLICE("http")) || slice_equal_nocase(scheme, SLICE("https")));
 }
 
+static const char interceptor_key; /* its address: the registry's function that answers instead */
+
+void http_intercept(lua_State *lua)
+{
+    lua_pushlightuserdata(lua, (void *)(uintptr_t)&interceptor_key);
+    lua_insert(lua, -2);
+    lua_rawset(lua, LUA_REGISTRYINDEX);
+}
+
+/* Whether somebody answered; then the two results are on the stack. */
+static bool is_intercepted(lua_State *lua, const char *method)
+{
+    lua_pushlightuserdata(lua, (void *)(uintptr_t)&interceptor_key);
+    lua_rawget(lua, LUA_REGISTRYINDEX);
+    if (lua_isnil(lua, -1))
+        return false;
+    lua_pushstring(lua, method);
+    lua_pushvalue(lua, 1);
+    lua_call(lua, 2, 2);
+    return lua_type(lua, -2) != LUA_TBOOLEAN;
+}
+
 static int send_request(lua_State *lua, const char *method)
 {
     struct http_client_request request = {0};
@@ -334,6 +357,8 @@ static int send_request(lua_State *lua, const char *method)
     script_check_wait(lua);
     if (!is_http_address(slice_of(request.url)))
         return script_fail(lua, "url: not an http or https address");
+    if (is_intercepted(lua, request.method))
+        return 2;
     struct http_client *client = client_of(lua);
     struct waiting *waiting = xcalloc(1, sizeof(*waiting));
     waiting->transfer = http_client_start(client, &request, on_response, waiting);

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "script/state.h"
+#include "script/trace.h"
 
 /* What is left for C functions that Lua calls at the greatest depth. */
 #define STACK_RESERVE_BYTES (256u << 10)
@@ -90,10 +91,12 @@ void script_error_text(lua_State *lua)
 static int describe_error(lua_State *lua)
 {
     script_error_text(lua);
+    trace_complete_name(lua, lua);
     if (log_enabled(LOG_DEBUG)) {
-        luaL_traceback(lua, lua, lua_tostring(lua, -1), 1);
+        trace_push(lua, lua);
         log_debug("Lua error", log_string("pipeline", script_of(lua)->name),
-                  log_string("traceback", lua_tostring(lua, -1)));
+                  log_string("error", lua_tostring(lua, -2)),
+                  log_string("called_from", lua_tostring(lua, -1)));
         lua_pop(lua, 1);
     }
     return 1;

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "script/state.h"
+#include "script/trace.h"
 
 struct script_wait {
     void (*cancel)(void *object);
@@ -51,14 +52,16 @@ static int describe_failure(lua_State *lua)
 {
     struct failure *failure = lua_touserdata(lua, 1);
     lua_State *coroutine = failure->coroutine;
-    if (log_enabled(LOG_DEBUG)) {
-        luaL_traceback(lua, coroutine, NULL, 0);
-        log_debug("Lua error", log_string("pipeline", script_of(lua)->name),
-                  log_string("traceback", lua_tostring(lua, -1)));
-    }
     lua_xmove(coroutine, lua, 1);
     script_error_text(lua);
+    trace_complete_name(lua, coroutine);
     error_set(&failure->error, "%s", lua_tostring(lua, -1));
+    if (log_enabled(LOG_DEBUG)) {
+        trace_push(lua, coroutine);
+        log_debug("Lua error", log_string("pipeline", script_of(lua)->name),
+                  log_string("error", failure->error.message),
+                  log_string("called_from", lua_tostring(lua, -1)));
+    }
     return 0;
 }
 
@@ -67,7 +70,10 @@ static void finish_failed(struct task *task, int status)
     struct script *script = task->script;
     struct failure failure = {.coroutine = task->coroutine};
     script_memory_error(script, &failure.error);
-    if (status != LUA_ERRMEM) { /* an error object's __tostring is code too */
+    if (status != LUA_ERRMEM && script->watch.stopped) {
+        error_set(&failure.error, "%s%sstopped: ran for more than %g s without a break", script->watch.place,
+                  script->watch.place[0] != '\0' ? ": " : "", script->watchdog_seconds);
+    } else if (status != LUA_ERRMEM) { /* an error object's __tostring is code too */
         struct watch_run before = watch_begin(&script->watch, script->watchdog_seconds);
         if (lua_cpcall(script->lua, describe_failure, &failure) != 0) {
             const char *message = lua_tostring(script->lua, -1);
