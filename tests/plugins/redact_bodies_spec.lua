@@ -96,6 +96,37 @@ return {
     end
   end,
 
+  ["numbers in arguments of tools become texts"] = function(t)
+    local function arguments(text, settings)
+      settings = settings or {}
+      settings.patterns = { "card" }
+      return json.decode(redact(t, settings, { path = "/", request_body = json.encode { a = text } }).request_body).a
+    end
+    t.equal(arguments '{"a":4111111111111111,"b":[5500005555555559 ],"c":"x, 4111111111111111,","d":"\\"}', '{"a":"[redacted:card]","b":["[redacted:card]" ],"c":"x, [redacted:card],","d":"\\"}')
+    t.equal(arguments('{"a":4111111111111111}', { action = "drop" }), '{"a":""}')
+  end,
+
+  ["probabilities of tokens spell nothing that was taken out"] = function(t)
+    local function tokens(...)
+      local list = {}
+      for index, token in ipairs { ... } do list[index] = { token = token, bytes = { token:byte(1, -1) }, top_logprobs = { { token = token } } } end
+      return { content = list }
+    end
+    local body = json.encode { choices = { { message = { content = MAIL }, logprobs = tokens("ann", "@example", ".com") } } }
+    t.equal(searched(t, body), '{"choices":[{"logprobs":null,"message":{"content":"[redacted:email]"}}]}')
+    local clean = json.encode { choices = { { message = { content = "to ann" }, logprobs = tokens("to", " ann") } } }
+    t.equal(searched(t, clean), clean)
+    t.equal(redact(t, { paths = { "request_body.choices[*].message.content" }, action = "drop" }, { path = "/", request_body = body }).request_body, '{"choices":[{"logprobs":null,"message":{}}]}')
+  end,
+
+  ["parts without numbers are one text, thoughts another"] = function(t)
+    local function parts(...)
+      return { candidates = { { content = { parts = { ... } } } } }
+    end
+    local body = searched(t, stream(parts({ thought = true, text = "is it bob@" }, { text = "ann@exa" }), parts({ text = "mple" }, { text = ".com" }), parts { text = "." }))
+    t.equal(body, stream(parts({ thought = true, text = "is it bob@" }, { text = "[redacted:email]" }), parts({ text = "" }, { text = "" }), parts { text = "." }))
+  end,
+
   ["what a stream says besides JSON is searched, its lines stay"] = function(t)
     t.equal(searched(t, ": ann@example.com\r\nevent: x\r\nid: 7\r\ndata: bob@exa\r\n\r\ndata:mple.com\r\n\r\n"),
       ": [redacted:email]\r\nevent: x\r\nid: 7\r\ndata: [redacted:email]\r\n\r\ndata:\r\n\r\n")

@@ -109,7 +109,7 @@ local function apply_paths(options, list, segments, work, field)
       for _, path in ipairs(list) do select_in(segment.value, path.keys, selected) end
       if selected[1] then
         handle_selected(options, without_doubles(selected), work)
-        segment.changed = true
+        segment.changed, work.is_done = true, true
       end
     elseif segment.broken then
       error(("%s: paths cannot be followed in it: JSON that cannot be read"):format(field), 0)

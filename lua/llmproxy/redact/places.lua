@@ -2,6 +2,7 @@
 --
 -- A place is the way to a string: the keys, and of the items of lists the `index` they name rather than their position, as providers do who send several answers or tool calls at once.
 -- Strings at the same place of successive documents are pieces of one text. Some names are never: what stands there is said anew each time.
+local json = require "llmproxy.json"
 local regex = require "llmproxy.regex"
 local spans = require "llmproxy.redact.spans"
 local views = require "llmproxy.redact.views"
@@ -63,30 +64,35 @@ local function add_piece(collection, place, owner, key, segment)
   owners[count], place.keys[count], place.segments[count] = owner, key, segment
 end
 
--- The number that an item of a list goes by.
-local function index_of(item, position)
-  local index = type(item) == "table" and item.index
-  return type(index) == "number" and index or "#" .. position
+-- What an item of a list goes by. Gemini's parts have no numbers, and each event begins anew: they are one text, but for thoughts.
+local function index_of(item, position, in_parts)
+  if type(item) ~= "table" then return "#" .. position end
+  if in_parts then return item.thought == true and "thought" or "part" end
+  return type(item.index) == "number" and item.index or "#" .. position
 end
 
+local walk
+
 -- Returns how many strings there are, names included.
-local function walk(collection, value, place, segment)
+local function add_value(collection, owner, key, item, place, segment)
+  if type(item) == "string" then
+    add_piece(collection, place, owner, key, segment)
+    return 1
+  end
+  return type(item) == "table" and walk(collection, item, place, segment, key == "parts") or 0
+end
+
+function walk(collection, value, place, segment, is_parts)
   local count = 0
+  if value[1] ~= nil then
+    for position, item in ipairs(value) do
+      count = count + add_value(collection, value, position, item, enter(place, index_of(item, position, is_parts)), segment)
+    end
+    return count
+  end
   for key, item in pairs(value) do
-    local inner
-    if type(key) == "number" then
-      inner = enter(place, index_of(item, key))
-    else
-      count = count + 1
-      collection.names[key] = true
-      inner = enter(place, SAME[key] or key, WHOLE[key])
-    end
-    if type(item) == "string" then
-      count = count + 1
-      add_piece(collection, inner, value, key, segment)
-    elseif type(item) == "table" then
-      count = count + walk(collection, item, inner, segment)
-    end
+    collection.names[key] = true
+    count = count + 1 + add_value(collection, value, key, item, enter(place, SAME[key] or key, WHOLE[key]), segment)
   end
   return count
 end
@@ -120,13 +126,8 @@ function places.add_document(collection, segment)
   local first = value[1]
   if type(first) == "table" then
     for position, item in ipairs(value) do
-      if type(item) == "table" then
-        local inner = type(item.data) == "table" and item.data or item -- an event of a stream that was decoded
-        count = count + walk(collection, item, document_place(collection, inner), segment)
-      elseif type(item) == "string" then
-        count = count + 1
-        add_piece(collection, enter(collection.root, position), value, position, segment)
-      end
+      local inner = type(item) == "table" and (type(item.data) == "table" and item.data or item) -- an event of a stream that was decoded
+      count = count + add_value(collection, value, position, item, inner and document_place(collection, inner) or enter(collection.root, position), segment)
     end
   else
     count = walk(collection, value, document_place(collection, value), segment)
@@ -161,6 +162,7 @@ end
 ---@field replacement fun(span: llmproxy.redact.span): string
 ---@field chosen table<table, table<any, boolean>> strings that paths selected, by owner and key
 ---@field clean table<string, boolean> short texts with nothing in them
+---@field is_done boolean? something was taken out
 
 local function search_piece(work, text, offset, found)
   if text == "" or work.clean[text] then return end
@@ -209,6 +211,9 @@ local function redact_place(work, place)
   if not found[1] then return end
   local merged = spans.merge(found)
   if joined then merged = join_selected(merged) end
+  work.is_done = true
+  local whole = table.concat(pieces)
+  if views.is_json(whole) then spans.mark_numbers(whole, merged) end
   for index, text in pairs(spans.cut(pieces, merged, work.replacement)) do
     place.owners[index][place.keys[index]] = text
     if place.segments[index] then place.segments[index].changed = true end
@@ -255,15 +260,33 @@ local function rename(value, changed)
   return done or wanted[1] ~= nil
 end
 
---- Does the work on all that was added.
+-- Probabilities of tokens spell the answer token by token, as text and as bytes.
+local SPELLED = { "logprobs", "logprobsResult" }
+
+-- Returns whether there were some.
+local function remove_spelled(value)
+  local done = false
+  for _, name in ipairs(SPELLED) do
+    if type(value[name]) == "table" then
+      value[name] = json.null
+      done = true
+    end
+  end
+  for _, item in pairs(value) do
+    if type(item) == "table" and remove_spelled(item) then done = true end
+  end
+  return done
+end
+
+--- Does the work on all that was added. Where something was taken out, the probabilities of tokens go too.
 ---@param collection llmproxy.redact.collection
 ---@param work llmproxy.redact.work
 function places.redact(collection, work)
   for _, place in ipairs(collection.filled) do redact_place(work, place) end
   local changed = renamed(work, collection.names)
-  if not changed then return end
   for _, segment in ipairs(collection.documents) do
-    if rename(segment.value, changed) then segment.changed = true end
+    if changed and rename(segment.value, changed) then segment.changed = true end
+    if (changed or work.is_done) and (collection.names.logprobs or collection.names.logprobsResult) and remove_spelled(segment.value) then segment.changed = true end
   end
 end
 

@@ -1,4 +1,5 @@
 --- Where in a text the patterns match, in any of its readings, and what the text is without that.
+local json = require "llmproxy.json"
 local views = require "llmproxy.redact.views"
 
 local spans = {}
@@ -8,6 +9,7 @@ local spans = {}
 ---@field last integer
 ---@field name string|false the pattern's; false: a path led here
 ---@field value string what matched, as it is meant: escapes undone, in the pattern's normal form
+---@field is_number boolean? it is a number in JSON
 
 ---@param list llmproxy.redact.pattern[]
 ---@return fun(text: string, offset: integer, found: llmproxy.redact.span[]) search adds what is in the text to a list, its positions moved by the offset
@@ -51,6 +53,23 @@ function spans.merge(found)
   return merged
 end
 
+--- Marks the spans that are numbers in a JSON text: what stands in their place must be a value of its own.
+---@param text string
+---@param merged llmproxy.redact.span[]
+function spans.mark_numbers(text, merged)
+  local position, in_string = 1, false
+  for _, span in ipairs(merged) do
+    if not text:find("^%d+", span.first) or not text:find("^%s*[,%]}]", span.last + 1) or text:find("%D", span.first) <= span.last then goto continue end
+    while true do
+      local at = text:find('["\\]', position)
+      if not at or at >= span.first then break end
+      if text:byte(at) == 92 then position = at + 2 else position, in_string = at + 1, not in_string end
+    end
+    span.is_number = not in_string
+    ::continue::
+  end
+end
+
 --- The pieces of a text without its spans. What stands in place of a span goes into the piece where the span begins; the others only lose their part of it.
 ---@param pieces string[]
 ---@param merged llmproxy.redact.span[] in the pieces joined
@@ -66,7 +85,7 @@ function spans.cut(pieces, merged, replacement)
       parts = parts or {}
       if span.first > before then
         parts[#parts + 1] = piece:sub(position, span.first - before - 1)
-        parts[#parts + 1] = replacement(span)
+        parts[#parts + 1] = span.is_number and json.encode(replacement(span)) or replacement(span)
       end
       position = span.last - before + 1
       if span.last > last_byte then break end -- goes on in the next piece
