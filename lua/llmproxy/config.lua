@@ -371,19 +371,24 @@ function config.pipeline(host, source, index)
   return definition
 end
 
---- What `plugins list` (no name) and `plugins show NAME` print; only what finds plugins is looked at in the configuration.
----@param host table
----@param source { flag: string?, stock: string }
----@param name string?
----@return { errors: string[], text: string? }
-function config.plugins(host, source, name)
+-- What finds plugins; nothing else in the configuration is looked at.
+local function find_plugins(host, source)
   local load = new_load(host, source)
   local given = evaluate(load)
   given = declare(load, given)
   local checked, errors = settings.check({ plugin_path = load.declaration.plugin_path }, { plugin_path = given.plugin_path }, { folder = load.folder })
   add_file_errors(load, errors)
   add_plugin_path(load, checked.plugin_path)
-  local registry = plugins.registry(host, load.folders)
+  return load, plugins.registry(host, load.folders)
+end
+
+--- What `plugins list` (no name) and `plugins show NAME` print.
+---@param host table
+---@param source { flag: string?, stock: string }
+---@param name string?
+---@return { errors: string[], text: string? }
+function config.plugins(host, source, name)
+  local load, registry = find_plugins(host, source)
   if load.errors[1] then return { errors = load.errors } end
   local text, wrong
   if name then
@@ -392,6 +397,30 @@ function config.plugins(host, source, name)
     text, wrong = plugins.list_text(registry)
   end
   return { errors = wrong or {}, text = text }
+end
+
+--- One transform by itself, for `run-transform`.
+---@param host table
+---@param source { flag: string?, stock: string }
+---@param name string
+---@param text string? its settings, as they would stand in the configuration: { longer_than = "1s" }
+---@return table? transform { name, run }
+---@return string[] errors
+function config.transform(host, source, name, text)
+  local load, registry = find_plugins(host, source)
+  local reference = { name }
+  if text then
+    local given, message = file.evaluate(host, { file = "settings", folder = load.folder, text = "return " .. text }, load.answers)
+    if message then load.errors[#load.errors + 1] = message end
+    for key, value in pairs(given or {}) do reference[key] = value end
+  end
+  if load.errors[1] then return nil, load.errors end
+  local context = { host = host, registry = registry, folder = load.folder, keeps_events = false, errors = load.errors }
+  local resolved = pipelines.resolve(context, { transforms = { reference }, dispatcher = function() end, batch = {} }, "")
+  local made = not load.errors[1] and pipelines.construct(context, resolved)
+  for index, message in ipairs(load.errors) do load.errors[index] = message:gsub("^%.transforms%[1%]:? ?%.?", "") end
+  if load.errors[1] then return nil, load.errors end
+  return made.transforms[1], load.errors
 end
 
 return config

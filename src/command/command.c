@@ -9,9 +9,9 @@
 
 #include "base/memory.h"
 
-const struct command *const commands[] = {&command_serve, &command_check,   &command_plugins,
-                                          &command_spool, &command_dlq,     &command_replay,
-                                          &command_test,  &command_version, NULL};
+const struct command *const commands[] = {
+    &command_serve, &command_check, &command_plugins, &command_test,    &command_run_transform,
+    &command_spool, &command_dlq,   &command_replay,  &command_version, NULL};
 
 static const struct {
     const char *word;
@@ -34,6 +34,8 @@ static const struct {
     [OPTION_DRY_RUN] = {"--dry-run", 0, NULL, NULL, "run the transforms and deliver nothing"},
     [OPTION_RESTART] = {"--restart", 0, NULL, NULL,
                         "begin at the beginning, also where an earlier run was stopped"},
+    [OPTION_DIR] = {"--dir", 0, "FOLDER", "the name of a folder",
+                    "new: the plugin folder; without it this one"},
     [OPTION_FILTER] = {"--filter", 0, "TEXT", "a text", "only the tests whose names contain it"},
 };
 
@@ -133,7 +135,7 @@ static int print_overview(void)
     buffer_append_string(&text, "llm-proxy: a reverse proxy for LLM APIs that records each exchange as an "
                                 "event\n\nusage: llm-proxy [COMMAND] [-c FILE] [OPTION...]\n\n");
     for (size_t i = 0; commands[i] != NULL; i++) {
-        buffer_printf(&text, "  %-8s  %s%s\n", commands[i]->name, commands[i]->summary,
+        buffer_printf(&text, "  %-13s  %s%s\n", commands[i]->name, commands[i]->summary,
                       i == 0 ? " (the default)" : "");
     }
     buffer_append_string(&text,

@@ -25,6 +25,7 @@ enum option {
     OPTION_DRY_RUN,
     OPTION_RESTART,
     OPTION_FILTER,
+    OPTION_DIR,
     OPTION_COUNT
 };
 
@@ -48,7 +49,7 @@ struct command {
 };
 
 extern const struct command command_serve, command_check, command_plugins, command_spool, command_dlq,
-    command_replay, command_test, command_version;
+    command_replay, command_test, command_run_transform, command_version;
 
 /* Ends with NULL. The first one runs when none is named. */
 extern const struct command *const commands[];

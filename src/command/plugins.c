@@ -2,6 +2,7 @@
  * plugins: what plugins there are, and what they take.
  */
 #include "command/command.h"
+#include "command/new.h"
 
 #include <stdlib.h>
 
@@ -27,18 +28,24 @@ static int run(const struct options *options)
     if (strcmp(action, "show") == 0 && options->argument_count == 2) {
         return describe(options, options->arguments[1]);
     }
-    command_error("plugins: expected 'list' or 'show NAME'");
+    if (strcmp(action, "new") == 0 && options->argument_count == 3) {
+        const char *folder = options->values[OPTION_DIR];
+        return new_plugin(options->arguments[1], options->arguments[2], folder != NULL ? folder : ".");
+    }
+    command_error("plugins: expected 'list', 'show NAME' or 'new KIND NAME'");
     return EXIT_USAGE;
 }
 
 const struct command command_plugins = {
     .name = "plugins",
     .summary = "lists the plugins found, or shows what one of them takes",
-    .synopsis = "plugins [list | show NAME] [-c FILE]",
+    .synopsis = "plugins [list | show NAME | new KIND NAME] [-c FILE] [--dir FOLDER]",
     .details = "Lists the plugins in the folders of LLM_PROXY_PLUGINS, of the configuration's plugin_path, "
                "and the stock ones;\n"
-               "or shows what one does, where it lies, and its settings with types and defaults.",
-    .takes = TAKES(OPTION_CONFIG),
-    .most_arguments = 2,
+               "or shows what one does, where it lies, and its settings with types and defaults. new begins "
+               "a plugin (a "
+               "transform\nor dispatcher) in a plugin folder: a file that works, and its test.",
+    .takes = TAKES(OPTION_CONFIG) | TAKES(OPTION_DIR),
+    .most_arguments = 3,
     .run = run,
 };

@@ -17,7 +17,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "command/spec_host.h"
+#include "command/plugin_host.h"
 #include "net/loop.h"
 #include "script/host.h"
 #include "script/modules.h"
@@ -205,7 +205,7 @@ static int start(lua_State *lua)
     struct run *run = lua_touserdata(lua, 1);
     open_in_lua(lua, "llmproxy.testing");
     lua_getfield(lua, -1, "start");
-    spec_host_push(lua);
+    plugin_host_push(lua);
     lua_pushlightuserdata(lua, run);
     lua_pushcclosure(lua, done, 1);
     lua_setfield(lua, -2, "done");

@@ -1,10 +1,12 @@
 """`llm-proxy test`: what passes, what fails and how that is told, and that no test stops another one."""
 
+import json
 import re
+import subprocess
 
 import pytest
 
-from support.proxy import run
+from support.proxy import BINARY, environment, run
 
 SLOW = """return {
   kind = "transform", api = 1, summary = "Keeps slow exchanges.",
@@ -216,3 +218,68 @@ def test_wrong_usage(specs, tmp_path):
     assert result.returncode == 2 and "no specs in it (files named *_spec.lua)" in result.stderr
     specs.write("it('x', function() end)")
     assert specs.run("--filter", "y", specs.folder).returncode == 2
+
+
+@pytest.mark.parametrize("kind, folder", [("transform", "transforms"), ("dispatcher", "dispatchers")])
+def test_a_new_plugin_works(tmp_path, kind, folder):
+    plugins = tmp_path / "a/b/my-plugins"
+    result = run("plugins", "new", kind, "my-own", "--dir", plugins)
+    assert result.returncode == 0, result.stderr
+    assert (plugins / folder / "my-own.lua").exists() and f"llm-proxy test {plugins}/tests/my-own_spec.lua" in result.stdout
+    assert "NAME" not in (plugins / folder / "my-own.lua").read_text() + (plugins / "tests/my-own_spec.lua").read_text()
+    result = run("test", plugins)
+    assert result.returncode == 0 and "2 passed, 0 failed" in result.stdout, result.stdout
+    result = run("plugins", "show", "my-own", env={"LLM_PROXY_PLUGINS": str(plugins)})
+    assert result.returncode == 0 and f"{kind} my-own" in result.stdout
+    before = (plugins / folder / "my-own.lua").read_text()
+    (plugins / "tests/my-own_spec.lua").unlink()
+    result = run("plugins", "new", kind, "my-own", "--dir", plugins)
+    assert result.returncode == 1 and "is there already, and nothing is written over it" in result.stderr
+    assert (plugins / folder / "my-own.lua").read_text() == before and not (plugins / "tests/my-own_spec.lua").exists()
+
+
+def test_new_plugins_of_wrong_names(tmp_path):
+    for arguments, words in ((["sink", "x"], "expected transform"), (["transform", "../x"], "expected a name of small letters"), (["transform", "-x"], ""),
+                             (["transform"], "expected 'list', 'show NAME' or 'new KIND NAME'")):
+        result = run("plugins", "new", *arguments, cwd=tmp_path)
+        assert result.returncode == 2 and words in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def transformed(specs, events, *arguments):
+    """What run-transform prints of these lines."""
+    return subprocess.run([BINARY, "run-transform", *arguments], input=events, env=environment({"LLM_PROXY_PLUGINS": str(specs.folder)}), capture_output=True, text=True, timeout=60)
+
+
+def test_events_through_one_transform(specs, start_proxy):
+    proxy = start_proxy()
+    for number in range(3):
+        proxy.exchange("GET", f"/v1/models?{number}")
+    proxy.wait_events(3)
+    lines = proxy.events_file.read_text()
+    result = transformed(specs, lines, "slow", "{ longer_than = 0 }")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [json.loads(line) for line in lines.splitlines()]
+    assert transformed(specs, lines, "slow", '{ longer_than = "1h" }').stdout == ""
+    (specs.folder / "transforms/many.lua").write_text("""return { kind = "transform", api = 1, summary = "Many.", new = function()
+      return function(event)
+        if event.query == "0" then return { { part = 1 }, { part = 2 } } end
+        if event.query == "1" then error("not this one") end
+        while true do end
+      end
+    end }""")
+    result = transformed(specs, lines + "nonsense\n\n" + lines.splitlines()[0], "many")
+    assert result.returncode == 1 and result.stdout == '{"part":1}\n{"part":2}\n' * 2
+    place = specs.folder / "transforms/many.lua"
+    identifiers = [event["id"] for event in proxy.wait_events(3)]
+    assert f"line 2 ({identifiers[1]}): {place}:4: not this one" in result.stderr
+    assert f"line 3 ({identifiers[2]}): {place}:5: stopped: ran for more than 1 s without a break" in result.stderr
+    assert "line 4: invalid JSON at byte 1" in result.stderr
+
+
+def test_run_transform_that_cannot_be_made(specs):
+    for arguments, words in ((["slaw"], "no transform 'slaw', did you mean 'slow'?"), (["slow", "{ longer_then = 1 }"], "longer_then: unknown key, did you mean 'longer_than'?"),
+                             (["slow", "{ longer_than = "], "settings:1:"), (["slow", "7"], "expected the file to return a table"), ([], "expected the name of a transform"),
+                             (["webhook"], "no transform 'webhook', it is a dispatcher")):
+        result = transformed(specs, "", *arguments)
+        assert result.returncode == 2 and words in result.stderr, result.stderr

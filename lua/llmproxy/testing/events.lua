@@ -27,20 +27,30 @@ local function complete(event)
 end
 
 --- What makes events.
----@param host table see src/command/spec_host.h
+---@param host table see src/command/plugin_host.h
 ---@param read fun(path: string): string the text of a file of the spec's
 return function(host, read)
   local events = {}
   local record_of = setmetatable({}, { __mode = "k" })
   local made = 0
 
-  -- The table that a transform gets of an event in canonical form, with what is no key of an event beside.
-  local function as_event(canonical, level)
+  -- The table that a transform gets of an event in canonical form; what is no key of an event is left out. nil and a message.
+  local function as_event(canonical)
     local record, message = host.record(canonical)
-    if not record then error(message, level + 1) end
+    if not record then return nil, message end
     local event = host.event(record)
     record_of[event] = record
     return event
+  end
+
+  --- An event from its JSON.
+  ---@param line string
+  ---@return table?
+  ---@return string? message
+  function events.decode(line)
+    local canonical, message = json.decode(line)
+    if type(canonical) ~= "table" then return nil, message or "expected an object" end
+    return as_event(canonical)
   end
 
   --- A plausible event of a chat completion; keys as in docs/events.md replace its own, json.null takes one away.
@@ -52,7 +62,8 @@ return function(host, read)
     for key, value in pairs(changes or {}) do
       if value == json.null then canonical[key] = nil else canonical[key] = value end
     end
-    local event = as_event(complete(canonical), 2)
+    local event, message = as_event(complete(canonical))
+    if not event then error(message, 2) end
     for key, value in pairs(changes or {}) do
       if event[key] == nil and value ~= json.null then own[key] = value end
     end
@@ -66,9 +77,9 @@ return function(host, read)
   function events.events(path)
     local list = {}
     for line in read(path):gmatch("[^\n]+") do
-      local canonical, message = json.decode(line)
-      if type(canonical) ~= "table" then error(("%s: line %d: %s"):format(path, #list + 1, message or "expected an object"), 2) end
-      list[#list + 1] = as_event(canonical, 2)
+      local event, message = events.decode(line)
+      if not event then error(("%s: line %d: %s"):format(path, #list + 1, message), 2) end
+      list[#list + 1] = event
     end
     return list
   end

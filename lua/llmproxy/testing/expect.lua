@@ -52,7 +52,7 @@ local MATCHERS = {
 }
 
 --- A function that makes expectations.
----@param host table see src/command/spec_host.h
+---@param host table see src/command/plugin_host.h
 ---@return fun(value: any): table
 return function(host)
   local methods = {}

@@ -62,7 +62,7 @@ local function respond(answer, options)
 end
 
 --- The part of a spec's vocabulary that is called `http`, and what the runner needs of it.
----@param host table see src/command/spec_host.h
+---@param host table see src/command/plugin_host.h
 return function(host)
   local fake = {}
   local destinations, allowed, unexpected = {}, {}, nil

@@ -232,7 +232,7 @@ local function chosen(tests, filter)
 end
 
 --- Loads a spec and begins its tests; host.done(passed, failed) is called at the end. Raises when the file is broken.
----@param host table see src/command/spec_host.h
+---@param host table see src/command/plugin_host.h
 ---@param options { path: string, folders: string[], first: integer, filter: string? }
 function testing.start(host, options)
   local folder = options.path:match("^(.*)/[^/]*$") or "."

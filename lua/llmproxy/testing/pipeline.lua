@@ -85,7 +85,7 @@ end
 local runner = {}
 
 --- A batch as `deliver` gets it.
----@param host table see src/command/spec_host.h
+---@param host table see src/command/plugin_host.h
 ---@param events table see llmproxy.testing.events
 ---@param list table[]
 ---@param attempt integer?

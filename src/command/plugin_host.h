@@ -1,5 +1,5 @@
 /*
- * spec_host: what the runtime of `llm-proxy test` (lua/llmproxy/testing) asks of C. One table of functions; specs do not see it. To config/host.h's functions it adds:
+ * plugin_host: what the tools for plugins, `test` and `run-transform`, ask of C (lua/llmproxy/testing). One table of functions; plugins and specs do not see it. To config/host.h's functions it adds:
  *
  *     print(text)                 a line on the standard output
  *     place()                     "FILE:LINE" of the innermost code that is not of the runtime library; nil: there is none
@@ -13,12 +13,12 @@
  *     event(record)               its table, as transforms get it
  *     encode(value, record)       its JSON; record: of the event that it was, so that it is written in canonical form -> text | nil, message
  */
-#ifndef COMMAND_SPEC_HOST_H
-#define COMMAND_SPEC_HOST_H
+#ifndef COMMAND_PLUGIN_HOST_H
+#define COMMAND_PLUGIN_HOST_H
 
 #include <lua.h>
 
 /* Leaves the table on the stack; raises only when Lua's memory runs out. */
-int spec_host_push(lua_State *lua);
+int plugin_host_push(lua_State *lua);
 
 #endif

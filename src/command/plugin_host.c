@@ -1,5 +1,5 @@
-/* The functions of spec_host.h. What Lua may leave by an error is owned by a userdata. */
-#include "command/spec_host.h"
+/* The functions of plugin_host.h. What Lua may leave by an error is owned by a userdata. */
+#include "command/plugin_host.h"
 
 #include <lauxlib.h>
 #include <stdio.h>
@@ -229,7 +229,7 @@ static int encode(lua_State *lua)
     return 1;
 }
 
-int spec_host_push(lua_State *lua)
+int plugin_host_push(lua_State *lua)
 {
     static const luaL_Reg functions[] = {{"print", print},
                                          {"place", place},
