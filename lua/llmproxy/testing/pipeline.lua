@@ -62,8 +62,9 @@ local function new_host(host, entries, state)
     end)
   end
   function around.note(message)
-    if type(message) == "string" then noted = message end
-    return message
+    if type(message) ~= "string" then return message end
+    noted = host.message(message)
+    return noted
   end
   function around.forget(...)
     noted = nil
