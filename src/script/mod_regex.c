@@ -14,10 +14,10 @@
 #include "script/modules.h"
 
 #define REGEX           "llmproxy.regex"
-#define WINDOW          8192
+#define WINDOW          2048
 #define DEFAULT_LONGEST 8192
-#define MOST_LONGEST    (1 << 20)
-#define MATCH_LIMIT     20000
+#define MOST_LONGEST    65536
+#define MATCH_LIMIT     5000
 #define HEAP_LIMIT_KIB  4096
 #define LONGEST_PATTERN 16384
 #define LOOK_BEHIND     64 /* bytes that a window sees before it, at least */
@@ -35,6 +35,7 @@ struct search {
     bool is_cut;       /* there was more of it */
     size_t from;       /* where the next match may begin */
     size_t first, end; /* of the last match: bytes from 0 */
+    size_t valid_end;  /* from where windows begin up to here the text is known to be UTF-8 */
     const PCRE2_SIZE *vector;
     size_t base; /* what the vector counts from */
 };
@@ -204,6 +205,17 @@ _Noreturn static void raise_failure(lua_State *lua, int number)
     script_raise(lua, "%s", (const char *)text);
 }
 
+/* Whether a window is UTF-8 from end to end: only what no window before had is looked at. */
+static bool is_valid(struct search *search, size_t begin, size_t end)
+{
+    size_t from = search->valid_end > begin ? search->valid_end : begin;
+    if (from < end && !utf8_valid((struct slice){search->text.data + from, end - from}))
+        return false;
+    if (end > from)
+        search->valid_end = end;
+    return !continues_character(search->text, search->from);
+}
+
 /* One call of PCRE2, for matches that begin in [from, from + WINDOW]. */
 static int search_window(struct search *search, size_t *end)
 {
@@ -215,8 +227,7 @@ static int search_window(struct search *search, size_t *end)
     *end = text.size - search->from > WINDOW + regex->longest ? search->from + WINDOW + regex->longest
                                                               : text.size;
     *end = before_character(text, *end, search->from);
-    bool whole_characters = !continues_character(text, search->from) &&
-                            utf8_valid((struct slice){text.data + begin, *end - begin});
+    bool whole_characters = is_valid(search, begin, *end);
     uint32_t flags = (begin > 0 ? PCRE2_NOTBOL : 0) |
                      (*end < text.size || search->is_cut ? PCRE2_NOTEOL : 0) |
                      (whole_characters ? PCRE2_NO_UTF_CHECK : 0);

@@ -16,7 +16,7 @@ local regex = {}
 ---@field multiline? boolean `^` and `$` match at lines
 ---@field dot_all? boolean `.` matches line ends too
 ---@field extended? boolean white space and `# comments` in the pattern are ignored
----@field longest? integer bytes that a match may have: 8192. A longer one raises
+---@field longest? integer bytes that a match may have, at most 65,536: 8192. A longer one raises
 
 ---@class llmproxy.regex.regex
 local compiled = {} -- luacheck: ignore

@@ -38,7 +38,7 @@ local function email()
   local expression = compile([[
     [\p{Latin}\p{Greek}\p{Cyrillic}\p{N}._%+-]{1,64}
     @ (?:[\p{L}\p{N}](?:[\p{L}\p{N}_-]{0,61}[\p{L}\p{N}])?\.){1,10}
-    (?:xn--[a-z0-9-]{2,59}|[A-Za-z]{2,24}|[\p{Greek}\p{Cyrillic}]{2,12}) ]], { extended = true })
+    (?:xn--[a-z0-9-]{2,59}|[A-Za-z]{2,24}|[\p{Greek}\p{Cyrillic}]{2,12}) ]], { extended = true, longest = 1024 })
   return function(text, report)
     local at = text:find("@", 1, true)
     local done = 0
@@ -78,7 +78,7 @@ local function card()
       | [2-6][0-9]{3} (?: [\ .\x{a0}\x{2009}\x{202f}\x{2010}-\x{2014}-] [0-9]{4} ){3} (?: [\ .\x{a0}\x{2009}\x{202f}\x{2010}-\x{2014}-] [0-9]{1,3} (?![0-9A-Za-z]) )?
       | 3[0-9]{3} [\ .\x{a0}\x{2009}\x{202f}\x{2010}-\x{2014}-] [0-9]{6} [\ .\x{a0}\x{2009}\x{202f}\x{2010}-\x{2014}-] [0-9]{4,5}
       | [2-6][0-9]{7} [\ .-] [0-9]{8} )
-    (?![0-9A-Za-z]) ]], { extended = true })
+    (?![0-9A-Za-z]) ]], { extended = true, longest = 512 })
   local last_group = compile "[^0-9]+[0-9]{1,3}$"
   local longest = 80
 
@@ -115,7 +115,7 @@ local function phone()
       (?<![0-9A-Za-z+]) (?: \+ [1-9] | 00 [1-9][0-9]{0,2} [\ /().-] ) (?: [\ ()./\x{a0}\x{2010}-\x{2014}-]{0,3} [0-9] ){6,14} (?![0-9])
     | (?<![\w.:/+-]) (?: 1 [\ .-] )? (?: \( [2-9][0-9]{2} \) \ ? | [2-9][0-9]{2} [\ .-] ) [2-9][0-9]{2} [\ .-] [0-9]{4} (?![\w-])
     | (?<![\w.,:+/-]) (?! [0-9]{2} [/.-] [0-9]{2} [/.-] [0-9]{2} ) (?: \( 0[1-9][0-9]{0,4} \) | 0[1-9][0-9]{0,4} ) [\ /-] [0-9]{2,8} (?: [\ -] [0-9]{2,8} ){0,4} (?![\w:]) ]],
-    { extended = true })
+    { extended = true, longest = 512 })
   return searching(expression, function(value)
     local count = #digits_of(value)
     return count >= (value:find "^%+" and 7 or 9) and count <= 17
