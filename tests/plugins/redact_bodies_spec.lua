@@ -141,6 +141,13 @@ return {
     t.equal(searched(t, '["ann@example.com",["bob@example.com"]]'), '["[redacted:email]",["[redacted:email]"]]')
   end,
 
+  ["documents one behind the other"] = function(t)
+    t.equal(searched(t, '{"text":"ann@"}{"text":"example.com"} \n[1]'), '{"text":"[redacted:email]"}{"text":""} \n[1]')
+    t.equal(searched(t, '{\n"text":"ann@"}\n{\n"text":"example.com"}\n{"text":" bob@example.com'), '{"text":"[redacted:email]"}\n{"text":""}\n{"text":" [redacted:email]"}')
+    local clean = '{ "a":1}{"b" : 2}\n\n[3]'
+    t.equal(searched(t, clean), clean)
+  end,
+
   ["what was cut is searched up to its end"] = function(t)
     local whole = '{"a":["ann@example.com",{"b\\u0040":"bob@example.com","c":[true,12.5]}],"d":"carl@example.com"}'
     for size = 1, #whole do
@@ -168,6 +175,12 @@ return {
     t.equal(contents(event.response_body), "[redacted:email] [redacted:email]")
     for _, part in ipairs { "bob@", "ann@", "mple.com" } do t.ok(not event.response_tail:find(part, 1, true), event.response_tail) end
     t.ok(#event.response_body + #event.response_tail < event.response_bytes, "the gap is still there")
+  end,
+
+  ["a tail without a body is searched too"] = function(t)
+    local settings = { patterns = { "email" } }
+    t.equal(redact(t, settings, { path = "/", response_tail = 'x ann@example.com\ndata: {"a":"bob@example.com"}' }).response_tail, 'x [redacted:email]\ndata: {"a":"[redacted:email]"}')
+    t.equal(redact(t, settings, { path = "/", response_body = { a = 1 }, response_tail = MAIL }).response_tail, "[redacted:email]")
   end,
 
   ["fields of the event that are texts or tables"] = function(t)
@@ -229,6 +242,7 @@ return {
   ["what cannot be searched is not let through"] = function(t)
     local function event() return { path = "/", request_body = "x", request_content_coding = "br", response_body = "y", llm = {} } end
     t.raises("request_body: it cannot be searched: its content coding br could not be undone", redact, t, { patterns = { "email" } }, event())
+    t.raises("event stream of AWS", redact, t, { patterns = { "email" } }, { path = "/", response_headers = { ["content-type"] = "application/vnd.amazon.eventstream" }, response_body = "x" })
     t.raises("JSON that cannot be read", redact, t, { paths = { "request_body.a" } }, { path = "/", request_body = '{"a":x}' })
     t.raises("a match is longer than 8192 bytes", redact, t, { patterns = { { name = "all", pattern = "a+" } } }, { path = "/", request_body = ("a"):rep(10000) })
     t.raises("takes too many steps", redact, t, { patterns = { { name = "bad", pattern = "(a+)+[^a]c" } } }, { path = "/", request_body = ("a"):rep(5000) .. "bbc" })

@@ -1,6 +1,6 @@
 --- A body as what it is made of: JSON documents, and text around them.
 --
--- A body is one document, lines of documents (NDJSON), the events of a stream (server-sent events), or text. All bytes of it are in its segments, in order:
+-- A body is one document, several one behind the other or in lines (NDJSON), the events of a stream (server-sent events), or text. All bytes of it are in its segments, in order:
 -- put together again it is the same but for the documents that were changed, which are written anew. Nothing is left out: what cannot be read as JSON is text.
 -- The last document of a body that was cut is closed, so that it can be read.
 local json = require "llmproxy.json"
@@ -21,8 +21,9 @@ local function looks_like_json(text)
   return text:find "^%s*{" ~= nil or text:find '^%s*%[%s*[%[%]{"%d%-tfn]' ~= nil
 end
 
--- What is open at the end of a text: the closing brackets, innermost first, and the place to cut at when it ends within a string.
-local function open_at_end(text)
+-- What is open at the end of a text: the closing brackets, outermost first, and the place to cut at when it ends within a string.
+-- ended is called with the place of each bracket that leaves nothing open.
+local function open_at_end(text, ended)
   local stack, position = {}, 1
   while true do
     local at = text:find('["{}%[%]]', position)
@@ -33,6 +34,7 @@ local function open_at_end(text)
       stack[#stack + 1] = sign == "{" and "}" or "]"
     elseif sign ~= '"' then
       stack[#stack] = nil
+      if ended and not stack[1] then ended(at) end
     else
       while true do
         at = text:find('["\\]', position)
@@ -158,6 +160,21 @@ local function read_lines(text)
   return segments
 end
 
+-- Documents one behind the other, with nothing or white space between; nil when the first is none.
+local function read_sequence(text)
+  local segments, done = {}, 0
+  local function add(last, may_be_cut)
+    local space, document = text:sub(done + 1, last):match "^(%s*)(.*)$"
+    if space ~= "" then segments[#segments + 1] = { text = space } end
+    if document ~= "" then segments[#segments + 1] = read(document, may_be_cut) end
+    done = last
+  end
+  open_at_end(text, function(last) add(last, false) end)
+  if done == 0 or done == #text and not segments[2] then return nil end
+  add(#text, true)
+  return segments
+end
+
 --- The segments of a body.
 ---@param text string
 ---@return llmproxy.redact.segment[]
@@ -167,7 +184,7 @@ function documents.read(text)
   if mark > 0 then text = text:sub(4) end
   if text:find "^%s*[%[{]" then
     local whole = read(text, false)
-    segments = whole.value ~= nil and { whole } or read_lines(text) or { read(text, true) }
+    segments = whole.value ~= nil and { whole } or read_lines(text) or read_sequence(text) or { read(text, true) }
   elseif text:find "^data:" or text:find "[\r\n]data:" then
     segments = read_events(text)
   else

@@ -117,6 +117,12 @@ local function apply_paths(options, list, segments, work, field)
   end
 end
 
+-- Frames of bytes around the pieces of a text.
+local function is_binary_stream(event, field)
+  local kind = field ~= "request_body" and CODING[field] and type(event.response_headers) == "table" and event.response_headers["content-type"]
+  return type(kind) == "string" and kind:find("vnd.amazon.eventstream", 1, true) ~= nil
+end
+
 local function nothing() end
 
 local function add_segments(collection, segments)
@@ -168,6 +174,7 @@ function redact.new(options)
       redact_segments({ { value = value } }, field)
     elseif type(value) == "string" then
       local coding = CODING[field] and event[CODING[field]]
+      if is_binary_stream(event, field) then error(field .. ": it cannot be searched: texts in an event stream of AWS are in pieces that nobody puts together", 0) end
       if coding then error(("%s: it cannot be searched: its content coding %s could not be undone"):format(field, coding), 0) end
       local segments = read(value)
       redact_segments(segments, field)
@@ -188,7 +195,10 @@ function redact.new(options)
   -- A tail that follows the body without a gap is joined with it: what is split between the two is whole. Behind a gap it stays as far away as it was, or further: those who join the two count bytes.
   local function redact_response(event)
     local body, tail = event.response_body, event.response_tail
-    if type(body) ~= "string" or type(tail) ~= "string" then return redact_field(event, "response_body", documents.read) end
+    if type(body) ~= "string" or type(tail) ~= "string" then
+      redact_field(event, "response_body", documents.read)
+      return redact_field(event, "response_tail", read_tail)
+    end
     local missing = (tonumber(event.response_bytes) or math.huge) - #body
     if missing <= #tail then
       event.response_body = body .. (missing > 0 and tail:sub(-missing) or "")
