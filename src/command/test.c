@@ -273,7 +273,7 @@ static int run(const struct options *options)
     }
     signal(SIGPIPE, SIG_IGN);
     if (getenv("LOG_LEVEL") == NULL) {
-        log_configure(LOG_ERROR, LOG_TEXT); /* tries that fail, as they shall, are no news */
+        log_configure(LOG_NOTHING, LOG_TEXT); /* tries that fail, as they shall, are no news */
     }
     char *share = config_share_folder(NULL);
     char *lua_folder = xprintf("%s/lua", share), *stock_folder = xprintf("%s/plugins", share);
