@@ -25,7 +25,7 @@ local INDEXES = { "index", "output_index", "content_index", "summary_index" }
 local SAME = { content_block = "delta", content_block_start = "content_block_delta" }
 
 ---@class llmproxy.redact.place
----@field inner table<any, llmproxy.redact.place>
+---@field inner table<any, llmproxy.redact.place>?
 ---@field owners table[]? of the pieces
 ---@field keys any[]
 ---@field segments llmproxy.redact.segment[]
@@ -37,7 +37,7 @@ local SAME = { content_block = "delta", content_block_start = "content_block_del
 ---@field names table<string, boolean> of objects
 ---@field documents llmproxy.redact.segment[]
 
-local function new_place(repeated) return { inner = {}, repeated = repeated } end
+local function new_place(repeated) return { repeated = repeated } end
 
 ---@return llmproxy.redact.collection
 function places.new()
@@ -45,10 +45,15 @@ function places.new()
 end
 
 local function enter(place, key, repeated)
-  local inner = place.inner[key]
+  local all = place.inner
+  if not all then
+    all = {}
+    place.inner = all
+  end
+  local inner = all[key]
   if not inner then
     inner = new_place(repeated or place.repeated)
-    place.inner[key] = inner
+    all[key] = inner
   end
   return inner
 end
@@ -73,6 +78,8 @@ end
 
 local walk
 
+local function can_hold_text(item) return type(item) == "string" or type(item) == "table" end
+
 -- Returns how many strings there are, names included.
 local function add_value(collection, owner, key, item, place, segment)
   if type(item) == "string" then
@@ -86,13 +93,14 @@ function walk(collection, value, place, segment, is_parts)
   local count = 0
   if value[1] ~= nil then
     for position, item in ipairs(value) do
-      count = count + add_value(collection, value, position, item, enter(place, index_of(item, position, is_parts)), segment)
+      if can_hold_text(item) then count = count + add_value(collection, value, position, item, enter(place, index_of(item, position, is_parts)), segment) end
     end
     return count
   end
   for key, item in pairs(value) do
     collection.names[key] = true
-    count = count + 1 + add_value(collection, value, key, item, enter(place, SAME[key] or key, WHOLE[key]), segment)
+    count = count + 1
+    if can_hold_text(item) then count = count + add_value(collection, value, key, item, enter(place, SAME[key] or key, WHOLE[key]), segment) end
   end
   return count
 end
