@@ -141,7 +141,7 @@ end
 
 local function plugin_context(load)
   local registry = plugins.registry(load.host, load.folders)
-  return { host = load.host, registry = registry, file = load.file, folder = load.folder, keeps_events = bus.keeps_events(load.bus.name), errors = load.errors }
+  return { host = load.host, registry = registry, file = load.file, folder = load.folder, keeps_events = bus.keeps_events(load.bus.name), variable = load.variable, errors = load.errors }
 end
 
 -- Resolves and constructs every pipeline; what each of them is for the rest of the program.
@@ -415,7 +415,7 @@ function config.transform(host, source, name, text)
     for key, value in pairs(given or {}) do reference[key] = value end
   end
   if load.errors[1] then return nil, load.errors end
-  local context = { host = host, registry = registry, folder = load.folder, keeps_events = false, errors = load.errors }
+  local context = { host = host, registry = registry, folder = load.folder, keeps_events = false, variable = load.variable, errors = load.errors }
   local resolved = pipelines.resolve(context, { transforms = { reference }, dispatcher = function() end, batch = {} }, "")
   local made = not load.errors[1] and pipelines.construct(context, resolved)
   for index, message in ipairs(load.errors) do load.errors[index] = message:gsub("^%.transforms%[1%]:? ?%.?", "") end

@@ -218,6 +218,7 @@ local function show(entry)
     local notes = { field.type }
     if field.required then notes[#notes + 1] = "required" end
     if field.secret and not field.type:find("^secret") then notes[#notes + 1] = "secret" end
+    if field.env then notes[#notes + 1] = "or from the environment's " .. field.env end
     if field.default then notes[#notes + 1] = "default " .. field.default end
     lines[#lines + 1] = ("    %s (%s)%s\n"):format(field.name, table.concat(notes, ", "), field.doc and ": " .. field.doc or "")
   end

@@ -32,7 +32,8 @@
 --     any
 --
 -- Every field may have: required, default (checked and converted like a given value), doc, secret = true (no value at or below it is ever printed), expected (words for the
--- error message instead of the type's own), check = function(value) -> value | nil, message (a last look after all else was fine; may return a better form of the value).
+-- error message instead of the type's own), check = function(value) -> value | nil, message (a last look after all else was fine; may return a better form of the value),
+-- env = "NAME" (an environment variable that is asked when nothing was given; numbers and booleans are read from its text, from_text = function(text) -> value reads any other form).
 local words = require "llmproxy.settings.words"
 
 local below, hint, is_finite, is_integer, shown, sorted_keys = words.below, words.hint, words.is_finite, words.is_integer, words.shown, words.sorted_keys
@@ -47,6 +48,8 @@ local settings = { duration = words.duration, size = words.size, nearest = words
 ---@field secret? boolean
 ---@field expected? string
 ---@field check? fun(value: any): any, string?
+---@field env? string
+---@field from_text? fun(text: string): any
 ---@field min? number|string
 ---@field max? number|string
 ---@field pattern? string
@@ -62,6 +65,7 @@ local settings = { duration = words.duration, size = words.size, nearest = words
 ---@field errors string[]
 ---@field folder? string
 ---@field secret? boolean whether values are hidden here
+---@field variable? fun(name: string): string? the environment
 
 local function is_hidden(field)
   return field.secret == true or field.type == "secret"
@@ -156,7 +160,7 @@ local TYPES
 local function read_one_of(field, value, path, context)
   local fitting = {}
   for _, alternative in ipairs(field.types) do
-    local try = { errors = {}, folder = context.folder, secret = context.secret }
+    local try = { errors = {}, folder = context.folder, secret = context.secret, variable = context.variable }
     local read = check_value(alternative, value, path, try)
     if not try.errors[1] then return read end
     if TYPES[alternative.type].lua[type(value)] then fitting[#fitting + 1] = try.errors end
@@ -270,7 +274,24 @@ local function read_value(field, value, path, context)
   return read
 end
 
+local BOOLEANS = { ["true"] = true, ["1"] = true, yes = true, on = true, ["false"] = false, ["0"] = false, no = false, off = false }
+
+-- The value of the field's environment variable, nil when there is none; in the form that the type takes, or its text, which the type then refuses.
+local function value_of_environment(field, context)
+  local text = field.env and context.variable and context.variable(field.env)
+  if not text then return nil end
+  if field.from_text then return field.from_text(text) end
+  if field.type == "integer" or field.type == "number" then return tonumber(text) or text end
+  if field.type == "boolean" and BOOLEANS[text:lower()] ~= nil then return BOOLEANS[text:lower()] end
+  return text
+end
+
 function check_value(field, value, path, context)
+  local variable
+  if value == nil then
+    value = value_of_environment(field, context)
+    variable = value ~= nil and field.env
+  end
   if value == nil then value = field.default end
   local hidden_outside = context.secret
   context.secret = hidden_outside or is_hidden(field)
@@ -280,7 +301,10 @@ function check_value(field, value, path, context)
   elseif field.required then
     message = ("expected %s, got nothing"):format(words_for(field))
   end
-  if message and message ~= "" then table.insert(context.errors, path == "" and message or path .. ": " .. message) end
+  if message and message ~= "" then
+    if variable then message = ("%s (from the environment's %s)"):format(message, variable) end
+    table.insert(context.errors, path == "" and message or path .. ": " .. message)
+  end
   context.secret = hidden_outside
   return read
 end
@@ -288,19 +312,21 @@ end
 --- Checks what was given against a declaration, all of it.
 ---@param declaration table<string, llmproxy.settings.field>
 ---@param given table? nil counts as {}
----@param options? { path?: string, folder?: string } path: where the settings stand, in front of every key in errors; folder: what relative paths are below
+---@param options? { path?: string, folder?: string, variable?: fun(name: string): string? } path: where the settings stand, in front of every key in errors; folder: what relative paths are below; variable: the environment
 ---@return table checked with defaults; to be used only when there are no errors
 ---@return string[] errors each "KEY.PATH: expected …, got …"
 function settings.check(declaration, given, options)
   options = options or {}
-  local context = { errors = {}, folder = options.folder }
+  local context = { errors = {}, folder = options.folder, variable = options.variable }
   local checked = check_value({ type = "table", fields = declaration }, given or {}, options.path or "", context)
   return checked or {}, context.errors
 end
 
 -- The declaration itself -------------------------------------------------------------------------------------------------------------------------------------------------
 
-local COMMON = { type = "string", required = "boolean", default = "any", doc = "string", secret = "boolean", expected = "string", check = "function" }
+local COMMON = {
+  type = "string", required = "boolean", default = "any", doc = "string", secret = "boolean", expected = "string", check = "function", env = "string", from_text = "function",
+}
 local ATTRIBUTES = {
   string = { min = "bound", max = "bound", pattern = "string" },
   secret = { min = "bound", max = "bound", pattern = "string" },
@@ -417,6 +443,7 @@ local function describe_fields(fields, prefix, list)
       default = field.default ~= nil and default_text(field.default) or nil,
       required = field.required == true,
       secret = is_hidden(field),
+      env = field.env,
       doc = field.doc,
     }
     if field.type == "table" then describe_fields(field.fields, below(prefix, name), list) end
@@ -425,7 +452,7 @@ end
 
 --- The fields of a declaration in order of their names, for `plugins show` and the reference.
 ---@param declaration table<string, llmproxy.settings.field>
----@return { name: string, type: string, default: string?, required: boolean, secret: boolean, doc: string? }[]
+---@return { name: string, type: string, default: string?, required: boolean, secret: boolean, env: string?, doc: string? }[]
 function settings.describe(declaration)
   local list = {}
   describe_fields(declaration, "", list)

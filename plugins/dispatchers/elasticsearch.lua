@@ -1,7 +1,7 @@
 --- Indexes events in Elasticsearch or OpenSearch, by the bulk API.
 --
--- https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-bulk: pairs of lines, the action and the document; the answer has a result for each pair, in the same order. Documents are created
--- under the event's id, so one that comes again is a conflict and no second document; data streams take nothing else.
+-- https://www.elastic.co/docs/api/doc/elasticsearch/operation/operation-bulk: pairs of lines, the action and the document; the answer has a result for each pair, in the same order.
+-- Documents are created under the event's id, so one that comes again is a conflict and no second document; data streams take nothing else.
 local codec = require "llmproxy.codec"
 local http = require "llmproxy.http"
 local json = require "llmproxy.json"

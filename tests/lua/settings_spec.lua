@@ -10,7 +10,28 @@ local function refused(t, field, value, words)
   t.equal(message, words)
 end
 
+-- With these environment variables.
+local function with(variables)
+  return { variable = function(name) return variables[name] end }
+end
+
 return {
+  ["a setting may come from the environment"] = function(t)
+    local field = { type = "integer", min = 1, default = 5, env = "COUNT" }
+    t.equal({ check_one(field, nil, with { COUNT = "7" }) }, { 7 })
+    t.equal({ check_one(field, 3, with { COUNT = "7" }) }, { 3 }, "what was given is stronger")
+    t.equal({ check_one(field, nil, with {}) }, { 5 })
+    t.equal({ check_one(field, nil) }, { 5 }, "nobody has an environment")
+    t.equal({ check_one({ type = "boolean", env = "ON" }, nil, with { ON = "Yes" }) }, { true })
+    t.equal({ check_one({ type = "duration", env = "WAIT", from_text = function(text) return tonumber(text) / 1000 end }, nil, with { WAIT = "1500" }) }, { 1.5 })
+    local _, message = check_one(field, nil, with { COUNT = "many" })
+    t.equal(message, "it: expected an integer of at least 1, got \"many\" (from the environment's COUNT)")
+    _, message = check_one({ type = "string", secret = true, min = 9, env = "KEY" }, nil, with { KEY = "hunter2" })
+    t.equal(message, "it: expected a string of at least 9 bytes, got a string (not shown) (from the environment's KEY)")
+    t.equal(settings.describe({ it = field })[1].env, "COUNT")
+    t.equal(settings.check_declaration({ it = { type = "string", env = 1 } }), { "settings.it.env: expected a string, got 1" })
+  end,
+
   ["every fault is reported, each with its path, what was expected and what was given"] = function(t)
     local declaration = {
       url = { type = "url", required = true },

@@ -17,6 +17,7 @@ local MAX_AGE = 3600
 ---@field registry table of plugins
 ---@field file string? name of the configuration file, in front of errors about it
 ---@field folder string? of the configuration file: what relative paths are below
+---@field variable (fun(name: string): string?)? the environment, for settings that ask it
 ---@field keeps_events boolean of the bus
 ---@field errors string[]
 
@@ -52,7 +53,7 @@ local function plugin_use(context, kind, path, name, given)
     end
     return nil
   end
-  local checked, wrong = settings.check(plugin.settings, given, { path = path, folder = context.folder })
+  local checked, wrong = settings.check(plugin.settings, given, { path = path, folder = context.folder, variable = context.variable })
   for _, message in ipairs(wrong) do
     context.errors[#context.errors + 1] = (context.file and context.file .. ": " or "") .. message
   end
