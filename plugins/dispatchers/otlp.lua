@@ -1,6 +1,7 @@
 --- Sends events to an OpenTelemetry collector: as spans, or as log records, with the attributes of OpenTelemetry's conventions for generative AI.
 --
--- OTLP over HTTP in its JSON form (https://opentelemetry.io/docs/specs/otlp/): ids in hex, 64-bit integers as text, enums as numbers, lists never empty. Attributes are those of version 1.41 of the conventions.
+-- OTLP over HTTP in its JSON form (https://opentelemetry.io/docs/specs/otlp/): ids in hex, 64-bit integers as text, enums as numbers, lists never empty.
+-- Attributes are those of version 1.41 of the conventions.
 -- A span of the caller's (traceparent) is the parent; ids follow from the event's, so one that comes again is the same span.
 local codec = require "llmproxy.codec"
 local crypto = require "llmproxy.crypto"

@@ -29,7 +29,7 @@ class HttpFake:
                 with fake.lock:
                     fake.requests.append(request)
                     status, headers, body = fake.respond(request)
-                self.send_response(status)
+                self.send_response_only(status)
                 for name, value in {"Content-Length": str(len(body)), **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
