@@ -382,9 +382,9 @@ local function find_plugins(host, source)
   return load, plugins.registry(host, load.folders)
 end
 
---- What `plugins list` (no name) and `plugins show NAME` print.
+--- What `plugins list` (no name), `plugins reference` (no name, describe is "markdown") and `plugins show NAME` print.
 ---@param host table
----@param source { flag: string?, stock: string }
+---@param source { flag: string?, stock: string, describe: string? }
 ---@param name string?
 ---@return { errors: string[], text: string? }
 function config.plugins(host, source, name)
@@ -393,6 +393,8 @@ function config.plugins(host, source, name)
   local text, wrong
   if name then
     text, wrong = plugins.show_text(registry, name)
+  elseif source.describe == "markdown" then
+    text, wrong = plugins.reference_text(registry)
   else
     text, wrong = plugins.list_text(registry)
   end

@@ -203,6 +203,57 @@ function plugins.list_text(registry)
   return table.concat(lines), errors
 end
 
+-- Reference in markdown ----------------------------------------------------------------------------------------------------------------------------------------------------
+
+-- What the comment at the head of a plugin's file says, as markdown: code in it is indented there as here.
+local function head_of(text)
+  local lines = {}
+  for line in text:gmatch("(.-)\n") do
+    local comment = line:match("^%-%-%-? ?(.*)$")
+    if not comment then break end
+    lines[#lines + 1] = comment
+  end
+  return table.concat(lines, "\n")
+end
+
+local function cell(text)
+  return (text:gsub("|", "\\|"):gsub("\n", " "))
+end
+
+local function settings_table(declaration)
+  local fields = settings.describe(declaration)
+  if not fields[1] then return "No settings.\n" end
+  local lines = { "| setting | type | default | |", "|---|---|---|---|" }
+  for _, field in ipairs(fields) do
+    local default = field.required and "required" or field.default and "`" .. cell(field.default) .. "`" or ""
+    if field.env then default = (default ~= "" and default .. ", " or "") .. "or `" .. field.env .. "`" end
+    lines[#lines + 1] = ("| `%s` | %s%s | %s | %s |"):format(field.name, cell(field.type), field.secret and not field.type:find("^secret") and ", secret" or "", default, cell(field.doc or ""))
+  end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+local TITLES = { transform = "Transforms", dispatcher = "Dispatchers", bus = "Buses" }
+
+--- The reference of all plugins, in markdown.
+---@param registry table
+---@return string text
+---@return string[] errors of broken plugins
+function plugins.reference_text(registry)
+  local found, errors = plugins.all(registry)
+  local out, kind = { "# Stock plugins\n\nMade from the plugins themselves by `llm-proxy plugins reference`. Types of settings: [settings.md](settings.md).\n" }, nil
+  for _, entry in ipairs(found) do
+    local plugin = entry.plugin
+    if entry.kind ~= kind then
+      kind = entry.kind
+      out[#out + 1] = ("## %s\n"):format(TITLES[kind])
+    end
+    local head = head_of(registry.host.read(plugin.file) or "")
+    out[#out + 1] = ("### `%s`\n\n%s\n"):format(entry.name, head ~= "" and head or plugin.summary or "")
+    out[#out + 1] = settings_table(plugin.settings)
+  end
+  return table.concat(out, "\n"), errors
+end
+
 local function show(entry)
   local plugin = entry.plugin
   local lines = { ("%s %s\n"):format(entry.kind, entry.name) }

@@ -242,11 +242,17 @@ local function bounds(field)
   return ""
 end
 
+-- A string about which is asked only that there be something.
+local function is_filled(field)
+  local kind = TYPES[field.type]
+  return kind.lua == STRING and kind.unit ~= nil and bound(field, "min") == 1 and not bound(field, "max")
+end
+
 function words_for(field)
   if field.expected then return field.expected end
   local kind = TYPES[field.type]
   local expected = type(kind.words) == "function" and kind.words(field) or kind.words --[[@as string]]
-  if kind.lua == STRING and kind.unit and bound(field, "min") == 1 and not bound(field, "max") then return "a string that is not empty" end
+  if is_filled(field) then return "a string that is not empty" end
   return expected .. bounds(field)
 end
 
@@ -440,7 +446,7 @@ local function describe_fields(fields, prefix, list)
     local field = fields[name]
     list[#list + 1] = {
       name = below(prefix, name),
-      type = type_name(field) .. bounds(field),
+      type = type_name(field) .. (is_filled(field) and ", not empty" or bounds(field)),
       default = field.default ~= nil and default_text(field.default) or nil,
       required = field.required == true,
       secret = is_hidden(field),

@@ -55,8 +55,10 @@ static void push_config_function(lua_State *lua, const char *name)
 
 static void push_source(lua_State *lua, const struct job *job)
 {
-    static const char *const describe[] = {
-        [CONFIG_DESCRIBE_NOTHING] = NULL, [CONFIG_DESCRIBE_TEXT] = "text", [CONFIG_DESCRIBE_JSON] = "json"};
+    static const char *const describe[] = {[CONFIG_DESCRIBE_NOTHING] = NULL,
+                                           [CONFIG_DESCRIBE_TEXT] = "text",
+                                           [CONFIG_DESCRIBE_JSON] = "json",
+                                           [CONFIG_DESCRIBE_MARKDOWN] = "markdown"};
     lua_newtable(lua);
     lua_pushstring(lua, job->source->file);
     lua_setfield(lua, -2, "flag");

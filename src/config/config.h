@@ -81,7 +81,13 @@ struct config {
     struct config_replay *replay;
 };
 
-enum config_describe { CONFIG_DESCRIBE_NOTHING, CONFIG_DESCRIBE_TEXT, CONFIG_DESCRIBE_JSON };
+/* CONFIG_DESCRIBE_MARKDOWN: of plugins. */
+enum config_describe {
+    CONFIG_DESCRIBE_NOTHING,
+    CONFIG_DESCRIBE_TEXT,
+    CONFIG_DESCRIBE_JSON,
+    CONFIG_DESCRIBE_MARKDOWN
+};
 
 struct config_source {
     const char *file;   /* named by a flag; NULL: LLM_PROXY_CONFIG says, or there is none */

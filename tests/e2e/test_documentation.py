@@ -10,9 +10,9 @@ from support.proxy import ROOT, run
 from support.sink import Sink
 from support.waiting import wait_until
 
-PAGES = sorted(page for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("**/*.md")])
+PAGES = sorted(page for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md"), *(ROOT / "examples").glob("**/*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-ASKED = re.compile(r"""\benv\(?\s*["'](\w+)["']""")
+ASKED = re.compile(r"""\benv\s*[=(]?\s*["'](\w+)["']""")
 
 
 def blocks(language):
@@ -43,13 +43,14 @@ def put_plugin(folder, text):
     """Puts a plugin's text where it is found, named as its first line says; its name."""
     kind = is_plugin(text)[1]
     name = (re.match(r"--.*?([\w-]+)\.lua", text) or [None, "mine"])[1]
-    (folder / f"{kind}s").mkdir(parents=True, exist_ok=True)
-    (folder / f"{kind}s" / f"{name}.lua").write_text(text)
+    kinds = folder / {"transform": "transforms", "dispatcher": "dispatchers", "bus": "buses"}[kind]
+    kinds.mkdir(parents=True, exist_ok=True)
+    (kinds / f"{name}.lua").write_text(text)
     return name
 
 
 def is_plugin(text):
-    return re.search(r"^\s*kind\s*=\s*\"(transform|dispatcher)\"", text, re.M)
+    return re.search(r"^\s*kind\s*=\s*\"(transform|dispatcher|bus)\"", text, re.M)
 
 
 def is_configuration(text):
@@ -62,11 +63,13 @@ def test_lua_in_the_documentation(text, tmp_path):
         result = run("plugins", "show", put_plugin(tmp_path, text), env={"LLM_PROXY_PLUGINS": str(tmp_path)})
     elif is_configuration(text):
         (tmp_path / "llm-proxy.lua").write_text(text)
+        asking = text
         for folder in re.findall(r'plugin_path\s*=\s*\{\s*"([^"/][^"]*)"', text):
             for plugin in blocks("lua"):
                 if is_plugin(plugin.values[0]):
                     put_plugin(tmp_path / folder, plugin.values[0])
-        result = run("check", "-c", tmp_path / "llm-proxy.lua", env={**answers(text), "LLM_PROXY_PLUGINS": str(ROOT / "examples/plugins")})
+                    asking += plugin.values[0]
+        result = run("check", "-c", tmp_path / "llm-proxy.lua", env={**answers(asking), "LLM_PROXY_PLUGINS": str(ROOT / "examples/plugins")})
     else:
         pytest.skip("a fragment")
     assert result.returncode == 0, result.stderr

@@ -240,7 +240,7 @@ def test_a_new_plugin_works(tmp_path, kind, folder):
 
 def test_new_plugins_of_wrong_names(tmp_path):
     for arguments, words in ((["sink", "x"], "expected transform"), (["transform", "../x"], "expected a name of small letters"), (["transform", "-x"], ""),
-                             (["transform"], "expected 'list', 'show NAME' or 'new KIND NAME'")):
+                             (["transform"], "expected 'list', 'show NAME', 'reference' or 'new KIND NAME'")):
         result = run("plugins", "new", *arguments, cwd=tmp_path)
         assert result.returncode == 2 and words in result.stderr
     assert not list(tmp_path.iterdir())
