@@ -11,5 +11,5 @@ files["**/*.config.lua"].read_globals = { "env", "read_file" }
 files["lua/llmproxy/meta"] = { unused_args = false, max_line_length = false }
 -- Specs of plugins say more.
 files["**/*_spec.lua"].read_globals = {
-  "describe", "it", "before_each", "after_each", "expect", "plugin", "event", "events", "batch", "run_pipeline", "vectors", "http", "clock", "read_file",
+  "describe", "it", "before_each", "after_each", "expect", "plugin", "event", "events", "batch", "run_pipeline", "vectors", "http", "clock", "read_file", "folder",
 }

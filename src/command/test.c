@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <ftw.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -44,6 +45,7 @@ struct run {
     unsigned first; /* number of its first test */
     unsigned passed, failed;
     struct loop *loop;
+    char folder[32];    /* for its files, when it asked for one; empty: it did not */
     struct error error; /* why it could not be run to its end; empty: it was */
 };
 
@@ -184,6 +186,29 @@ static int done(lua_State *lua)
     return 0;
 }
 
+/* folder() -> an empty folder of this run's, which goes with it */
+static int folder(lua_State *lua)
+{
+    struct run *run = lua_touserdata(lua, lua_upvalueindex(1));
+    if (run->folder[0] == '\0') {
+        snprintf(run->folder, sizeof run->folder, "/tmp/llm-proxy-test-XXXXXX");
+        if (mkdtemp(run->folder) == NULL) {
+            run->folder[0] = '\0';
+            return luaL_error(lua, "cannot make a folder in /tmp: %s", strerror(errno));
+        }
+    }
+    lua_pushstring(lua, run->folder);
+    return 1;
+}
+
+static int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *walk)
+{
+    (void)status;
+    (void)kind;
+    (void)walk;
+    return remove(path);
+}
+
 static void open_in_lua(lua_State *lua, const char *name)
 {
     lua_getglobal(lua, "require");
@@ -209,6 +234,9 @@ static int start(lua_State *lua)
     lua_pushlightuserdata(lua, run);
     lua_pushcclosure(lua, done, 1);
     lua_setfield(lua, -2, "done");
+    lua_pushlightuserdata(lua, run);
+    lua_pushcclosure(lua, folder, 1);
+    lua_setfield(lua, -2, "folder");
     lua_newtable(lua);
     lua_pushstring(lua, run->path);
     lua_setfield(lua, -2, "path");
@@ -256,6 +284,9 @@ static void run_spec(struct run *run, const char *lua_folder)
     }
     script_free(script);
     loop_free(run->loop);
+    if (run->folder[0] != '\0') {
+        nftw(run->folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    }
 }
 
 static int run(const struct options *options)

@@ -29,7 +29,7 @@ def blocks(language):
 
 def example_files(*, plugins):
     """The Lua files under examples/: plugins (in a folder of their kind), or configurations."""
-    kinds = {"transforms", "dispatchers", "buses", "lib"}
+    kinds = {"transforms", "dispatchers", "buses", "lib", "tests"}
     return [pytest.param(path, id=str(path.relative_to(ROOT))) for path in sorted((ROOT / "examples").glob("**/*.lua"))
             if bool(kinds & set(path.parts)) is plugins]
 
@@ -102,7 +102,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("path", example_files(plugins=True))
 def test_example_plugin_is_accepted(path):
-    if path.parent.name == "lib":
+    if path.parent.name in ("lib", "tests"):
         pytest.skip("used by others")
     result = run("plugins", "show", path.stem, env={"LLM_PROXY_PLUGINS": str(path.parents[1])})
     assert result.returncode == 0 and str(path.parents[1]) in result.stdout, result.stderr

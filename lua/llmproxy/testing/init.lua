@@ -7,6 +7,7 @@
 --     event(changes), events(path)        see llmproxy.testing.events
 --     batch(events, attempt)              what `deliver` gets
 --     run_pipeline { transforms, dispatcher, events, batch, retry, concurrency }   see llmproxy.testing.pipeline
+--     read_file(path), folder()           a file's text, relative to the spec; an empty folder that goes with the run
 --     vectors(folder, transforms)         a test for each folder in it that has event.json and expected.json
 --     http.fake(prefix, script), http.allow(prefix)   see llmproxy.testing.fake_http
 --     clock.set(moment), clock.advance(seconds)       see llmproxy.testing.clock
@@ -250,7 +251,7 @@ function testing.start(host, options)
   local made, make = making(host, spec, events)
   words.expect = expect_for(host)
   words.vectors = vectors_for(host, spec, events, make, words.expect, words.it)
-  words.event, words.events, words.read_file = events.event, events.events, read
+  words.event, words.events, words.read_file, words.folder = events.event, events.events, read, host.folder
   words.http, words.clock = http.vocabulary, { set = clock.set, advance = clock.advance }
   for name, word in pairs(made) do words[name] = word end
   local text, message = host.read(options.path)
