@@ -84,14 +84,24 @@ local function add_plugin_path(load, plugin_path)
   end
 end
 
+-- The registry of plugins. The folders that the file names are known before the rest of it is checked: plugins declare settings that are in it.
+local function open_registry(load, given)
+  local known = schema(load.host, { type = "any" }).plugin_path
+  local checked = settings.check({ plugin_path = known }, { plugin_path = given.plugin_path }, { folder = load.folder })
+  if not load.source.folders then add_plugin_path(load, checked.plugin_path) end
+  load.registry = plugins.registry(load.host, load.folders)
+end
+
 -- Finds the bus; its settings and dead_letters take the form that the declaration, made here, knows. Returns what the file gave in that form.
 local function declare(load, given)
   local observability = given.observability
   local own = type(observability) == "table" and observability or {}
   load.bus = bus.find(own.bus, load.variable, function(key, message)
-    load.errors[#load.errors + 1] = (load.file and not key:find("^OBSERVABILITY_") and load.file .. ": " or "") .. key .. ": " .. message
-  end)
+    local where = key and (load.file and not key:find("^OBSERVABILITY_") and load.file .. ": " or "") .. key .. ": " or ""
+    load.errors[#load.errors + 1] = where .. message
+  end, load.registry)
   load.declaration = schema(load.host, load.bus.field)
+  bus.add_publishing(load.bus, load.declaration.observability.fields.pipelines.items.fields)
   if observability ~= nil and type(observability) ~= "table" then return given end
   local complete, inner = {}, {}
   for key, value in pairs(given) do complete[key] = value end
@@ -109,8 +119,8 @@ local function implied_pipeline(load, fields, name, dispatcher)
   return (settings.check(fields, given, { folder = load.folder }))
 end
 
--- The pipelines of the file, or the one there is without any, and the one that OBSERVABILITY_FILE asks for: { checked, given, path, source }.
-local function pipeline_list(load, fields, checked, given)
+-- The pipelines of the file, or the one there is without any, and the one that OBSERVABILITY_FILE asks for: { checked, given, path, source }. The last one publishes to the bus, if that is a plugin.
+local function pipeline_list(load, fields, checked, given, own_bus)
   local list = {}
   for index = 1, type(given) == "table" and #given or 0 do
     list[index] = { checked = (checked or {})[index], given = given[index], path = ("observability.pipelines[%d]"):format(index), source = "file" }
@@ -123,6 +133,10 @@ local function pipeline_list(load, fields, checked, given)
   elseif not list[1] then
     list[1] = { checked = implied_pipeline(load, fields, "default", "stdout"), path = "observability.pipelines[1]", source = "default" }
   end
+  if load.bus.plugin then
+    local publisher = settings.check(fields, bus.publisher(load.bus, own_bus), { folder = load.folder })
+    list[#list + 1] = { checked = publisher, path = "observability.bus.publish", source = "default", publishes = true }
+  end
   return list
 end
 
@@ -130,7 +144,11 @@ local function check_names(load, list)
   local names = {}
   for _, entry in ipairs(list) do
     local name = entry.checked and entry.checked.name
-    if name and names[name] then load.report(entry.path .. ".name", ("'%s' is the name of %s already"):format(name, names[name])) end
+    if name == "bus" and load.bus.plugin and not entry.publishes then
+      load.report(entry.path .. ".name", "expected another name: 'bus' is that of what publishes to the bus")
+    elseif name and names[name] then
+      load.report(entry.path .. ".name", ("'%s' is the name of %s already"):format(name, names[name]))
+    end
     if name then names[name] = entry.path end
   end
 end
@@ -140,20 +158,27 @@ local function is_whole(pipeline)
 end
 
 local function plugin_context(load)
-  local registry = plugins.registry(load.host, load.folders)
-  return { host = load.host, registry = registry, file = load.file, folder = load.folder, keeps_events = bus.keeps_events(load.bus.name), variable = load.variable, errors = load.errors }
+  return {
+    host = load.host, registry = load.registry, file = load.file, folder = load.folder, variable = load.variable, errors = load.errors,
+    keeps_events = bus.keeps_events(load.bus.name), bus = bus.use(load.bus, load.folder, load.variable),
+  }
+end
+
+local function resolve(context, entry)
+  if entry.publishes then return context.bus and pipelines.resolve_publisher(entry.checked, context.bus) end
+  return pipelines.resolve(context, entry.checked, entry.path)
 end
 
 -- Resolves and constructs every pipeline; what each of them is for the rest of the program.
 local function load_pipelines(load, checked, given)
   local observability = checked.observability
   local fields = load.declaration.observability.fields.pipelines.items.fields
-  local list = pipeline_list(load, fields, observability.pipelines, (given.observability or {}).pipelines)
+  local list = pipeline_list(load, fields, observability.pipelines, (given.observability or {}).pipelines, observability.bus)
   check_names(load, list)
   local context, all = plugin_context(load), {}
   for index, entry in ipairs(list) do
-    if is_whole(entry.checked) then
-      local resolved = pipelines.resolve(context, entry.checked, entry.path)
+    local resolved = is_whole(entry.checked) and resolve(context, entry)
+    if resolved then
       resolved.given, resolved.source = entry.given, entry.source
       resolved.buffer_size = resolved.buffer_size or observability.buffer_size
       if resolved.retry and resolved.retry.min_delay and resolved.retry.max_delay and resolved.retry.min_delay > resolved.retry.max_delay then
@@ -199,7 +224,7 @@ end
 local function check_bus(load, checked)
   local observability = checked.observability
   if not observability then return end
-  bus.finish(load.bus.name, observability, load.no_dead_letters, load.report)
+  bus.finish(load.bus, observability, load.no_dead_letters, load.report)
   if not (observability.bus and observability.bus.audit) then return end
   for index, route in ipairs(checked.routes or {}) do
     if route.capture == false then
@@ -254,7 +279,7 @@ local function fixed_parts(load, checked)
   add("listen", checked.listen)
   add("admin", checked.admin)
   add("workers", checked.workers)
-  add("observability.bus", { load.bus.name, checked.observability.bus })
+  add("observability.bus", { load.bus.name, load.bus.queue, bus.comparable(checked.observability.bus) })
   add("observability.dead_letters", checked.observability.dead_letters)
   return parts
 end
@@ -274,6 +299,7 @@ local function names_of(load, checked, all)
       from_oldest = pipeline.from == "oldest",
       transforms = table.concat(transforms, ", "),
       dispatcher = pipeline.dispatcher.name,
+      publishes = pipeline.publishes,
       identity = identity.of(load.host, pipeline, around, whole),
     }
   end
@@ -288,7 +314,11 @@ local function token_list(clients)
 end
 
 local function description(load, checked, given, all)
-  local leaves = describe.leaves(load.declaration, checked, given, load.origins, all)
+  local of_file = {}
+  for _, pipeline in ipairs(all) do
+    if pipeline.publishes then checked.observability.bus.publish.batch = pipeline.batch else of_file[#of_file + 1] = pipeline end
+  end
+  local leaves = describe.leaves(load.declaration, checked, given, load.origins, of_file)
   local source = load.source.flag and "flag" or load.file and "env LLM_PROXY_CONFIG" or "default"
   table.insert(leaves, 1, { path = "config", value = load.file, source = source })
   local token = load.variable("ADMIN_TOKEN")
@@ -298,13 +328,27 @@ local function description(load, checked, given, all)
   local stored = type(given.observability) == "table" and given.observability.bus ~= nil
   local name = { path = "observability.bus", value = load.bus.name, source = load.origins["observability.bus"] or stored and "file" or "default" }
   table.insert(leaves, 4, name)
+  if load.bus.plugin then
+    table.insert(leaves, 5, { path = "observability.bus.queue", value = load.bus.queue, source = load.bus.given.queue and "file" or "default" })
+  end
   return load.source.describe == "json" and describe.json(leaves) or describe.text(leaves)
 end
+
+---@class llmproxy.config.summary
+---@field name string
+---@field buffer_size integer
+---@field memory_limit integer
+---@field watchdog number
+---@field from_oldest boolean
+---@field transforms string
+---@field dispatcher string
+---@field publishes boolean?
+---@field identity string
 
 ---@class llmproxy.config.result
 ---@field errors string[]
 ---@field settings table? checked and complete, with routes as the proxy is told
----@field pipelines { name: string, buffer_size: integer, memory_limit: integer, watchdog: number, from_oldest: boolean, transforms: string, dispatcher: string, identity: string }[]?
+---@field pipelines llmproxy.config.summary[]? the last one publishes to the bus, if that is a plugin
 ---@field warnings string[]? about what is no fault but hardly meant
 ---@field fixed { name: string, identity: string }[]? parts that only a restart can change
 ---@field description string?
@@ -319,30 +363,31 @@ end
 ---@return llmproxy.config.result
 function config.load(host, source)
   local load = new_load(host, source)
-  local given = declare(load, evaluate(load))
-  local checked, errors = settings.check(load.declaration, given, { folder = load.folder })
+  local given = evaluate(load)
+  open_registry(load, given)
+  given = declare(load, given)
+  local checked, errors = settings.check(load.declaration, given, { folder = load.folder, variable = load.variable })
   add_file_errors(load, errors)
   load.origins = environment.apply(load.declaration, load.variable, checked, load.errors)
   for path, origin in pairs(load.bus.origins) do load.origins[path] = origin end
   check_bus(load, checked)
   absolute_sockets(load, checked)
-  add_plugin_path(load, checked.plugin_path)
   check_admin(load, checked)
   check_sizes(load, checked)
   local finished = load_routes(load, checked, given)
   local all = checked.observability and load_pipelines(load, checked, given) or {}
   local result = { errors = load.errors, file = load.file, text = load.text, answers = load.answers, folders = load.folders }
   if load.errors[1] then return result end
+  result.fixed = fixed_parts(load, checked)
   local described = source.describe and description(load, checked, given, all)
   result.warnings = environment.unknown(host.environment_names(), load.answers.environment)
-  result.fixed = fixed_parts(load, checked)
   result.pipelines = names_of(load, checked, all)
   result.description = described
   checked.routes = finished
   checked.clients = { tokens = token_list(checked.clients), networks = checked.clients and checked.clients.networks }
   checked.limits.default_max_connections = not (type(given.limits) == "table" and given.limits.max_connections)
   checked.admin_token = load.variable("ADMIN_TOKEN")
-  checked.bus = load.bus.name
+  checked.bus, checked.bus_plugin = load.bus.queue, load.bus.plugin and load.bus.name
   result.settings = checked
   return result
 end
@@ -356,16 +401,18 @@ end
 function config.pipeline(host, source, index)
   local load = new_load(host, source)
   load.answers.replay = true
-  local given = declare(load, evaluate(load))
+  local given = evaluate(load)
+  open_registry(load, given)
+  given = declare(load, given)
   local declaration = { observability = load.declaration.observability }
-  local checked, errors = settings.check(declaration, { observability = given.observability }, { folder = load.folder })
+  local checked, errors = settings.check(declaration, { observability = given.observability }, { folder = load.folder, variable = load.variable })
   add_file_errors(load, errors)
   if load.errors[1] then error(load.errors[1], 0) end
   local fields = declaration.observability.fields.pipelines.items.fields
-  local entry = pipeline_list(load, fields, checked.observability.pipelines, (given.observability or {}).pipelines)[index]
+  local entry = pipeline_list(load, fields, checked.observability.pipelines, (given.observability or {}).pipelines, checked.observability.bus)[index]
   if not entry then error("there is no such pipeline when the configuration is evaluated again", 0) end
   local context = plugin_context(load)
-  local resolved = pipelines.resolve(context, entry.checked, entry.path)
+  local resolved = resolve(context, entry)
   local definition = load.errors[1] == nil and pipelines.construct(context, resolved)
   if load.errors[1] then error(load.errors[1], 0) end
   return definition
@@ -375,8 +422,8 @@ end
 local function find_plugins(host, source)
   local load = new_load(host, source)
   local given = evaluate(load)
-  given = declare(load, given)
-  local checked, errors = settings.check({ plugin_path = load.declaration.plugin_path }, { plugin_path = given.plugin_path }, { folder = load.folder })
+  local known = schema(load.host, { type = "any" }).plugin_path
+  local checked, errors = settings.check({ plugin_path = known }, { plugin_path = given.plugin_path }, { folder = load.folder })
   add_file_errors(load, errors)
   add_plugin_path(load, checked.plugin_path)
   return load, plugins.registry(host, load.folders)

@@ -5,6 +5,8 @@
 --
 --     entry -> transforms -> items -> filling -> batch, one of at most `concurrency` -> settled
 --
+-- Where the bus is a plugin, the host has no events but those that the pipeline fetches: see llmproxy.pipeline.source.
+--
 -- Nothing is taken while all deliveries are busy and a batch is full: what comes waits in the subscriber's queue, which is bounded.
 --
 -- When a successor waits for its turn nothing is begun any more.
@@ -15,6 +17,7 @@ local delivery = require "llmproxy.pipeline.delivery"
 local json = require "llmproxy.json"
 local log = require "llmproxy.log"
 local reports = require "llmproxy.pipeline.reports"
+local source = require "llmproxy.pipeline.source"
 local time = require "llmproxy.time"
 
 local pipeline = {}
@@ -84,7 +87,7 @@ local function origins()
 end
 
 --- The loop of a pipeline. start() begins it; close() closes the dispatcher.
----@param definition table from llmproxy.config: transforms, dispatcher, batch, concurrency, retry
+---@param definition table from llmproxy.config: transforms, dispatcher, batch, concurrency, retry, bus
 ---@param host table see src/pipeline/host.h
 ---@return { start: fun(), close: fun() }
 function pipeline.new(definition, host)
@@ -95,7 +98,7 @@ function pipeline.new(definition, host)
   local filling = { bytes = 0 } -- items of the next batch
   local progress = {} -- entry: being transformed and encoded; transform: which one runs, or ran
   local slice_end = 0
-  local closing = false
+  local events = host.fetches and source.new(definition, host, report) or nil
 
   local function fail(entry, failure)
     entry:fail(failure.reason, failure.error, failure.where, failure.tries, failure.first, failure.last)
@@ -233,22 +236,49 @@ function pipeline.new(definition, host)
     progress.entry = nil
   end
 
-  local function close(_, failed)
-    if closing and not failed then return end
-    closing = true
-    if failed then report("error", "close", "the dispatcher's close was stopped by an error", { dispatcher = definition.dispatcher.name, error = reports.text(host.failure()) }) end
-    if host.retiring() then
-      deliveries.each_open(leave)
-      leave(filling)
-    end
-    if dispatcher.close and not failed then
-      local fine, why = host.forget(xpcall(dispatcher.close, host.note, dispatcher))
-      if not fine then log.error("the dispatcher's close failed", { dispatcher = definition.dispatcher.name, error = reports.text(why) }) end
+  local function close_plugin(kind, name, object)
+    if type(object.close) ~= "function" then return end
+    local fine, why = host.forget(xpcall(object.close, host.note, object))
+    if not fine then log.error(("the %s's close failed"):format(kind), { [kind] = name, error = reports.text(why) }) end
+  end
+
+  local steps = {} -- of closing, each begun once
+
+  function steps.source(hurried)
+    if events then events.finish(hurried) end
+  end
+
+  function steps.leave()
+    if not host.retiring() or events then return end
+    deliveries.each_open(leave)
+    leave(filling)
+  end
+
+  function steps.dispatcher() close_plugin("dispatcher", definition.dispatcher.name, dispatcher) end
+
+  function steps.bus()
+    if definition.bus then close_plugin("bus", definition.bus.name, definition.bus.object) end
+  end
+
+  local ORDER = { "source", "leave", "dispatcher", "bus" }
+  local step = 0
+
+  -- Goes on with the next step when one was stopped. hurried: what was fetched may stay undelivered, and little time is left.
+  local function close(hurried, failed)
+    if step > 0 and not failed then return end
+    if failed then report("error", "close", "the end of the pipeline was stopped by an error and goes on", { step = ORDER[step], error = reports.text(host.failure()) }) end
+    while step < #ORDER do
+      step = step + 1
+      steps[ORDER[step]](hurried)
     end
     host.closed()
   end
 
   local function run(_, failed)
+    if failed and step > 0 then
+      close(false, true)
+      return host.drained()
+    end
     if failed then recover() end
     while true do
       local now = time.monotonic()
@@ -277,13 +307,16 @@ function pipeline.new(definition, host)
         break
       end
     end
-    close()
+    close(false)
     host.drained()
   end
 
   return {
-    start = function() host.spawn(run) end,
-    close = function() host.spawn(close) end,
+    start = function()
+      if events then events.start() end
+      host.spawn(run)
+    end,
+    close = function() host.spawn(close, true) end,
   }
 end
 

@@ -11,7 +11,7 @@ local SUBFOLDERS = { transform = "transforms", dispatcher = "dispatchers", bus =
 local KINDS = { "transform", "dispatcher", "bus" }
 
 -- Settings that every bus has besides its own.
-local RESERVED = { bus = { queue = true } }
+local RESERVED = { bus = { queue = true, publish = true } }
 
 -- A dispatcher's, or a bus's, own defaults for its batches.
 local BATCH_FIELD = {
@@ -147,6 +147,14 @@ end
 ---@return string[]
 function plugins.names(registry, kind)
   return names_in(registry, kind)
+end
+
+--- Whether every plugin of the kind has a setting of that name, which is not its own.
+---@param kind "transform"|"dispatcher"|"bus"
+---@param name string
+---@return boolean
+function plugins.is_reserved(kind, name)
+  return (RESERVED[kind] or {})[name] == true
 end
 
 --- The plugin of that name; nil and its errors. An error about a plugin that was found begins with its file.

@@ -31,7 +31,7 @@ struct letters {
 struct pipelines {
     struct loop *loop;
     struct metrics *metrics;
-    struct bus *bus;
+    struct bus *bus, *inbox;
     struct members members;
     SLIST_HEAD(, letters) letters;
     void (*drained)(void *argument);
@@ -74,12 +74,14 @@ static void post_ended(void *argument)
     loop_call_post(member->owner->loop, &member->ended);
 }
 
-struct pipelines *pipelines_new(struct loop *loop, struct metrics *metrics, struct bus *bus)
+struct pipelines *pipelines_new(struct loop *loop, struct metrics *metrics, struct bus *bus,
+                                struct bus *inbox)
 {
     struct pipelines *pipelines = xcalloc(1, sizeof *pipelines);
     pipelines->loop = loop;
     pipelines->metrics = metrics;
     pipelines->bus = bus;
+    pipelines->inbox = inbox;
     TAILQ_INIT(&pipelines->members);
     SLIST_INIT(&pipelines->letters);
     return pipelines;
@@ -151,7 +153,8 @@ static struct pipeline *load(struct pipelines *pipelines, struct config *config,
     struct pipeline_settings settings = pipelines_settings(config, index);
     struct pipeline *pipeline = NULL;
     settings.metrics = pipelines->metrics;
-    settings.bus = pipelines->bus;
+    settings.fetches = pipelines->inbox != NULL && !config->pipelines[index].publishes;
+    settings.bus = settings.fetches ? pipelines->inbox : pipelines->bus;
     if (open_letters(pipelines, config, settings.name, &settings.dead_letters, error)) {
         pipeline = pipeline_new(&settings, error);
     }

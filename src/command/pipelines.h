@@ -20,8 +20,9 @@ struct pipelines;
 /* What the configuration says about its pipeline of this index; metrics, bus and dead letters are left out. The configuration is borrowed. */
 struct pipeline_settings pipelines_settings(struct config *config, size_t index);
 
-/* None to begin with. All are borrowed. */
-struct pipelines *pipelines_new(struct loop *loop, struct metrics *metrics, struct bus *bus);
+/* None to begin with. All are borrowed. inbox: where pipelines put what they fetch themselves from a bus that is a plugin, to which one of them publishes what is on bus; NULL: all take events from bus. */
+struct pipelines *pipelines_new(struct loop *loop, struct metrics *metrics, struct bus *bus,
+                                struct bus *inbox);
 /* Those of this configuration (none where observability is off) from now on. False: nothing has changed, *error says why. The configuration is borrowed for this call. */
 bool pipelines_renew(struct pipelines *pipelines, struct config *config, struct error *error);
 void pipelines_reopen_files(struct pipelines *pipelines);

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "bus/disk_bus.h"
+#include "bus/inbox_bus.h"
 #include "bus/memory_bus.h"
 #include "command/command.h"
 #include "command/limits.h"
@@ -41,7 +42,8 @@ struct process {
     size_t workers, open_files;
     struct metrics *metrics;
     struct memory_budget capture_budget;
-    struct bus *bus;
+    struct bus *bus;             /* what the workers publish to */
+    struct bus *inbox;           /* see pipelines_new() */
     struct pipelines *pipelines; /* none while observability is off */
     size_t lowered_from;         /* limits.max_connections, as it was told; 0: never */
     struct proxy *proxy;
@@ -320,7 +322,7 @@ static struct bus *start_bus(const struct process *process, struct error *error)
     };
     struct bus *bus = disk_bus_new(&settings, error);
     if (bus == NULL) {
-        error_prefix(error, "observability.bus: ");
+        error_prefix(error, configured->plugin != NULL ? "observability.bus.queue: " : "observability.bus: ");
     }
     return bus;
 }
@@ -423,7 +425,8 @@ struct process *process_start(struct config *config, const struct config_source 
     if (process->bus == NULL) {
         goto fail;
     }
-    process->pipelines = pipelines_new(process->loop, process->metrics, process->bus);
+    process->inbox = config->bus.plugin != NULL ? inbox_bus_new() : NULL;
+    process->pipelines = pipelines_new(process->loop, process->metrics, process->bus, process->inbox);
     *status = EXIT_USAGE; /* pipelines fail by configuration, the rest by the system */
     if (!pipelines_renew(process->pipelines, config, &error)) {
         goto fail;
@@ -469,6 +472,7 @@ void process_free(struct process *process)
     if (process->pipelines != NULL) {
         pipelines_free(process->pipelines);
     }
+    bus_free(process->inbox);
     bus_free(process->bus);
     if (process->admin != NULL) {
         admin_free(process->admin);

@@ -196,7 +196,8 @@ bool replayer_find_pipeline(const struct config *config, const char *name, size_
     struct buffer names = {0};
     for (size_t i = 0; i < config->pipeline_count; i++) {
         const char *known = config->pipelines[i].name;
-        if (name != NULL ? strcmp(known, name) == 0 : config->pipeline_count == 1) {
+        bool is_only = config->pipeline_count == 1 || (i == 0 && config->pipelines[1].publishes);
+        if (name != NULL ? strcmp(known, name) == 0 : is_only) {
             *index = i;
             buffer_free(&names);
             return true;

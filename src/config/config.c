@@ -92,6 +92,7 @@ static void read_pipelines(lua_State *lua, struct config *config)
         pipeline->watchdog_seconds = lua_tonumber(lua, -1);
         lua_pop(lua, 1);
         pipeline->from_oldest = convert_boolean(lua, "from_oldest");
+        pipeline->publishes = convert_boolean(lua, "publishes");
         pipeline->transforms = convert_string(lua, "transforms");
         pipeline->dispatcher = convert_string(lua, "dispatcher");
         pipeline->identity = convert_string(lua, "identity");
@@ -246,6 +247,7 @@ void config_free(struct config *config)
         free(config->pipelines[i].identity);
     }
     free(config->pipelines);
+    free(config->bus.plugin);
     free(config->bus.path);
     free(config->dead_letters.path);
     free(config->lua_folder);

@@ -20,6 +20,8 @@ struct config_pipeline {
     size_t buffer_events, memory_limit;
     double watchdog_seconds;
     bool from_oldest; /* a new name begins with what the bus has kept */
+    bool
+        publishes; /* no pipeline of the file: takes events from the queue in front of the bus, which is a plugin, and its dispatcher publishes them */
     char *transforms; /* names, for people: "llm, redact" */
     char *dispatcher;
     char
@@ -29,7 +31,8 @@ struct config_pipeline {
 enum config_bus_kind { CONFIG_BUS_MEMORY, CONFIG_BUS_DISK };
 
 struct config_bus {
-    enum config_bus_kind kind;
+    char *plugin;              /* NULL: it is one of the built-in ones, else that one is in front of it */
+    enum config_bus_kind kind; /* of what the workers publish to */
     /* Of a bus on disk. */
     char *path;
     uint64_t max_bytes, max_age_ns, commit_interval_ns;
@@ -68,7 +71,7 @@ struct config {
     size_t buffer_events, buffer_bytes, max_decoded_bytes;
     struct config_bus bus;
     struct config_dead_letters dead_letters;
-    struct config_pipeline *pipelines;
+    struct config_pipeline *pipelines; /* those that publish come last */
     size_t pipeline_count;
     char *lua_folder;      /* of the runtime library */
     char **plugin_folders; /* NULL-terminated, in order of search */

@@ -284,6 +284,10 @@ static void convert_bus(lua_State *lua, const char *name, struct config *config)
         return;
     }
     lua_getfield(lua, -1, "bus");
+    if (bus->plugin != NULL) {
+        lua_getfield(lua, -1, "queue");
+        lua_remove(lua, -2);
+    }
     bus->path = convert_string(lua, "path");
     bus->max_bytes = convert_size(lua, "max_bytes");
     bus->max_age_ns = duration_ns(lua, "max_age");
@@ -309,6 +313,7 @@ static void convert_observability(lua_State *lua, struct config *config)
 {
     struct proxy_settings *proxy = config->proxy;
     char *bus = convert_string(lua, "bus");
+    config->bus.plugin = convert_string(lua, "bus_plugin");
     lua_getfield(lua, -1, "observability");
     convert_bus(lua, bus, config);
     free(bus);

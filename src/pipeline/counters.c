@@ -41,7 +41,7 @@ static void make_histograms(struct counters *counters, const struct metric_label
                           label, bytes, COUNT_OF(bytes));
 }
 
-void counters_make(struct counters *counters, struct metrics *metrics, const char *pipeline)
+void counters_make(struct counters *counters, struct metrics *metrics, const char *pipeline, bool fetches)
 {
     const struct metric_label label[] = {{"pipeline", pipeline}, {NULL, NULL}};
     counters->metrics = metrics;
@@ -58,6 +58,8 @@ void counters_make(struct counters *counters, struct metrics *metrics, const cha
     static const char *const reasons[] = {"rejected", "transform_error", "shutdown"};
     for (size_t i = 0; i < COUNT_OF(reasons); i++)
         dropped_by(counters, reasons[i]);
+    if (fetches)
+        dropped_by(counters, "unreadable");
     counters->waiting = metrics_gauge(metrics, "llm_proxy_events_waiting",
                                       "Events that the pipeline has and is not through with.", label);
     counters->oldest =

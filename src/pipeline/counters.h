@@ -21,7 +21,8 @@ struct counters {
     struct metric *seconds, *batch_events, *batch_bytes, *age; /* histograms */
 };
 
-void counters_make(struct counters *counters, struct metrics *metrics, const char *pipeline);
+/* fetches: from a bus where something else than events may be. */
+void counters_make(struct counters *counters, struct metrics *metrics, const char *pipeline, bool fetches);
 /* So many events come to this; reason: why they are dropped. */
 void counters_add(const struct counters *counters, enum outcome outcome, const char *reason, size_t count);
 

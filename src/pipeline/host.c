@@ -18,8 +18,6 @@
 /* A buffer that had to hold more than this gives its memory back. */
 #define KEPT_BYTES (1u << 20)
 
-#define MAX_WAIT_SECONDS (366.0 * 86400)
-
 /* What tools removed from the dead letters is looked at this often. */
 #define TIDY_INTERVAL_NS (5 * NANOSECONDS_PER_SECOND)
 
@@ -59,56 +57,25 @@ static int take(lua_State *lua)
     if (host->stopping)
         return 0;
     relieve(host);
-    return entry_take(host, lua) ? 1 : 0;
-}
-
-static void cancel_wait(void *object)
-{
-    struct host *host = object;
-    host->waiting = NULL;
-}
-
-static int push_nothing(lua_State *lua, void *argument)
-{
-    (void)lua;
-    (void)argument;
-    return 0;
-}
-
-static void end_wait(void *argument)
-{
-    struct host *host = argument;
-    struct script_wait *wait = host->waiting;
-    if (wait == NULL)
-        return;
-    host->waiting = NULL;
-    host->woken = false;
-    script_resume(wait, push_nothing, NULL);
+    if (!entry_take(host, lua))
+        return 0;
+    source_wake(&host->source);
+    return 1;
 }
 
 void host_wake(struct host *host)
 {
-    host->woken = true;
-    if (host->waiting != NULL)
-        loop_timer_set(&host->timer, 0);
+    gate_open(&host->events);
 }
 
 static int wait_for_events(lua_State *lua)
 {
     struct host *host = host_of(lua);
-    double seconds = luaL_optnumber(lua, 1, MAX_WAIT_SECONDS);
+    double seconds = luaL_optnumber(lua, 1, GATE_MAX_SECONDS);
     lua_Integer events = luaL_optinteger(lua, 2, 1);
-    if (host->woken || (events > 1 && !bus_await(host->subscriber, (size_t)events))) {
-        host->woken = false;
+    if (events > 1 && !host->events.open && !bus_await(host->subscriber, (size_t)events))
         return 0;
-    }
-    assert(host->waiting == NULL);
-    host->waiting = script_wait(lua, cancel_wait, host);
-    if (seconds < MAX_WAIT_SECONDS)
-        loop_timer_set(&host->timer, seconds > 0 ? (uint64_t)(seconds * (double)NANOSECONDS_PER_SECOND) : 0);
-    else
-        loop_timer_clear(&host->timer);
-    return lua_yield(lua, 0);
+    return gate_wait(&host->events, lua, seconds);
 }
 
 static int wake(lua_State *lua)
@@ -289,6 +256,19 @@ static int json_lines(lua_State *lua)
     return join(lua, "", "\n", "\n");
 }
 
+static int lines(lua_State *lua)
+{
+    int count = (int)lua_objlen(lua, 1);
+    lua_createtable(lua, count, 0);
+    for (int i = 1; i <= count; i++) {
+        lua_rawgeti(lua, 1, i);
+        lua_pushlstring(lua, lua_touserdata(lua, -1), lua_objlen(lua, -1));
+        lua_rawseti(lua, 2, i);
+        lua_pop(lua, 1);
+    }
+    return 1;
+}
+
 static int observe(lua_State *lua)
 {
     const struct counters *counters = &host_of(lua)->counters;
@@ -305,11 +285,12 @@ static int state(lua_State *lua)
 }
 
 static const luaL_Reg host_functions[] = {
-    {"take", take},         {"wait", wait_for_events},  {"wake", wake},       {"draining", draining},
-    {"retiring", retiring}, {"drained", drained},       {"closed", closed},   {"spawn", spawn},
-    {"note", note},         {"forget", forget},         {"failure", failure}, {"encode", encode},
-    {"json", json},         {"json_lines", json_lines}, {"observe", observe}, {"state", state},
-    {NULL, NULL},
+    {"take", take},         {"wait", wait_for_events},  {"wake", wake},
+    {"draining", draining}, {"retiring", retiring},     {"drained", drained},
+    {"closed", closed},     {"spawn", spawn},           {"note", note},
+    {"forget", forget},     {"failure", failure},       {"encode", encode},
+    {"json", json},         {"json_lines", json_lines}, {"lines", lines},
+    {"observe", observe},   {"state", state},           {NULL, NULL},
 };
 
 static void push_flag(lua_State *lua, const char *name, bool value)
@@ -328,6 +309,9 @@ int host_push(lua_State *lua)
         lua_pushcclosure(lua, function->func, 1);
         lua_setfield(lua, -2, function->name);
     }
+    if (host->fetches)
+        source_push(lua, host);
+    push_flag(lua, "fetches", host->fetches);
     push_flag(lua, "keeps_events", host->keeps_events);
     push_flag(lua, "no_delivery", host->no_delivery);
     push_flag(lua, "has_dead_letters", host->dead_letters != NULL);
@@ -359,7 +343,8 @@ void host_begin(struct host *host)
 
 void host_setup(struct host *host)
 {
-    loop_timer_init(&host->timer, host->loop, end_wait, host);
+    gate_init(&host->events, host->loop);
+    source_setup(&host->source, host->loop);
     loop_timer_init(&host->letters_timer, host->loop, on_letters_timer, host);
     TAILQ_INIT(&host->entries);
     host->left_end = &host->left;
@@ -367,7 +352,8 @@ void host_setup(struct host *host)
 
 void host_release(struct host *host)
 {
-    loop_timer_release(&host->timer);
+    gate_release(&host->events);
+    source_release(&host->source);
     loop_timer_release(&host->letters_timer);
     entry_free_legacies(host->left);
     entry_free_legacies(host->legacy);

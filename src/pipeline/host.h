@@ -15,8 +15,10 @@
  *     host.encode(value)         a line (JSON in a userdata) and its size, or nil and a message
  *     host.json(lines)           a JSON array of these lines
  *     host.json_lines(lines)     each line, then "\n"
+ *     host.lines(lines)          a list of them, as strings
  *     host.observe(seconds, events, bytes)  counts a try to deliver a batch
  *     host.state(number)         0: delivers, 1: tries again, 2: paused
+ *     host.fetches               the pipeline fetches its events itself, by a bus plugin: there are the functions of source.h too
  *     host.keeps_events          what is not settled comes again after a restart: nothing is lost by leaving it
  *     host.no_delivery           the dispatcher is not to be given anything
  *     host.has_dead_letters      what fails is kept there
@@ -40,6 +42,8 @@
 #include "base/log.h"
 #include "pipeline/counters.h"
 #include "pipeline/event_table.h"
+#include "pipeline/gate.h"
+#include "pipeline/source.h"
 #include "script/script.h"
 
 struct entry;
@@ -60,6 +64,7 @@ struct host {
     struct counters counters;
     struct dead_letters *dead_letters; /* NULL: none */
     bool keeps_events, no_delivery;
+    bool fetches; /* the bus is an inbox, which the pipeline fills */
     void (*settled)(void *argument, struct slice event_id, uint64_t sequence, const char *result,
                     const char *reason, const char *error); /* NULL: nobody asks */
     void *settled_argument;
@@ -75,9 +80,8 @@ struct host {
     void (*on_closed)(struct host *host);
 
     /* Private from here on. */
-    struct script_wait *waiting;
-    struct loop_timer timer;
-    bool woken;
+    struct gate events;
+    struct source source;
     TAILQ_HEAD(, entry) entries;     /* taken and not settled, the first one taken first */
     struct unsynced *unsynced;       /* dead letters that are not durable yet; in hand */
     struct loop_timer letters_timer; /* to make them durable, else to tidy up */

@@ -12,6 +12,9 @@
  *
  * With a successor there are two of one name for a while. One subscriber is theirs: the predecessor has taken from it, the successor will. So the queue is the successor's from the beginning, and what the
  * predecessor has in hand stays its own until it is freed.
+ *
+ * A pipeline that fetches its events itself has a subscriber of its own, an inbox, and what is in there can only be acknowledged by itself. So a predecessor of this kind gives back what it did not deliver, and its successor fetches
+ * it again.
  */
 #include "pipeline/pipeline.h"
 
@@ -26,12 +29,13 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "bus/inbox_bus.h"
 #include "pipeline/host.h"
 #include "pipeline/settle.h"
 
 #define DEFAULT_WATCHDOG_SECONDS 1.0
 
-/* How long a dispatcher may take to close when the pipeline is stopped. */
+/* How long a dispatcher, and the plugin of the bus, may take to close when the pipeline is stopped. */
 #define CLOSE_TIMEOUT_NS (500 * NANOSECONDS_PER_MILLISECOND)
 
 struct pipeline {
@@ -66,11 +70,17 @@ static size_t in_hand(const struct pipeline *pipeline)
     return atomic_load_explicit(&pipeline->host.in_hand, memory_order_relaxed);
 }
 
-/* Several pipelines of one name share the gauges: each adds what is its own. */
-static void tell_waiting(struct pipeline *pipeline, size_t depth, size_t hand)
+/* Given back and not fetched again, but counted as received. */
+static size_t owed(const struct pipeline *pipeline)
+{
+    return pipeline->host.fetches && pipeline->subscriber != NULL ? inbox_owed(pipeline->subscriber) : 0;
+}
+
+/* Several pipelines of one name share the gauges: each adds what is its own. others: neither queued nor in hand. */
+static void tell_waiting(struct pipeline *pipeline, size_t depth, size_t others)
 {
     const struct counters *counters = &pipeline->host.counters;
-    int64_t waiting = (int64_t)(depth + hand);
+    int64_t waiting = (int64_t)(depth + others);
     metric_add(counters->depth, (int64_t)depth - pipeline->depth_told);
     metric_add(counters->waiting, waiting - pipeline->waiting_told);
     pipeline->depth_told = (int64_t)depth;
@@ -97,7 +107,7 @@ static void collect(void *argument)
 {
     struct pipeline *pipeline = argument;
     size_t depth = pipeline->subscriber != NULL ? bus_depth(pipeline->subscriber) : 0;
-    tell_waiting(pipeline, depth, in_hand(pipeline));
+    tell_waiting(pipeline, depth, in_hand(pipeline) + owed(pipeline));
     if (pipeline->subscriber != NULL)
         tell_state(pipeline);
 }
@@ -234,9 +244,15 @@ static void on_closed(struct host *host)
 static void on_close_timeout(void *argument)
 {
     struct pipeline *pipeline = argument;
-    log_warn("the dispatcher does not close: the pipeline ends without",
+    log_warn("the dispatcher or the bus does not close: the pipeline ends without",
              log_string("pipeline", pipeline->name));
     loop_stop(pipeline->loop);
+}
+
+static void wake_all(struct host *host)
+{
+    host_wake(host);
+    source_wake(&host->source);
 }
 
 /* On the pipeline's thread. */
@@ -244,7 +260,7 @@ static void begin_drain(void *argument)
 {
     struct pipeline *pipeline = argument;
     pipeline->host.draining = true;
-    host_wake(&pipeline->host);
+    wake_all(&pipeline->host);
 }
 
 /* On the pipeline's thread. */
@@ -252,7 +268,7 @@ static void begin_retirement(void *argument)
 {
     struct pipeline *pipeline = argument;
     pipeline->host.retiring = true;
-    host_wake(&pipeline->host);
+    wake_all(&pipeline->host);
 }
 
 /* On the pipeline's thread. */
@@ -260,6 +276,7 @@ static void begin_stop(void *argument)
 {
     struct pipeline *pipeline = argument;
     pipeline->host.stopping = true;
+    wake_all(&pipeline->host);
     if (pipeline->closed || !call(pipeline, "close"))
         loop_stop(pipeline->loop);
     else
@@ -314,6 +331,7 @@ struct pipeline *pipeline_new(const struct pipeline_settings *settings, struct e
     host->max_decoded_bytes = settings->max_decoded_bytes;
     host->dead_letters = settings->dead_letters;
     host->keeps_events = bus_keeps_events(settings->bus);
+    host->fetches = settings->fetches;
     host->no_delivery = settings->no_delivery;
     host->settled = settings->settled;
     host->settled_argument = settings->settled_argument;
@@ -322,7 +340,7 @@ struct pipeline *pipeline_new(const struct pipeline_settings *settings, struct e
     host->on_closed = on_closed;
     host_setup(host);
     loop_timer_init(&pipeline->close_timer, pipeline->loop, on_close_timeout, pipeline);
-    counters_make(&host->counters, settings->metrics, pipeline->name);
+    counters_make(&host->counters, settings->metrics, pipeline->name, host->fetches);
 
     start_thread(pipeline);
     pipeline->settings = NULL;
@@ -371,26 +389,53 @@ static void forget_kept(const struct pipeline *pipeline)
     metric_add(counters->waiting, -kept);
 }
 
-bool pipeline_start(struct pipeline *pipeline, struct error *error)
+static bool subscribe(struct pipeline *pipeline, struct error *error)
 {
     struct subscriber_settings settings = subscription(pipeline);
     pipeline->subscriber = bus_subscribe(pipeline->bus, &settings, error);
-    if (pipeline->subscriber == NULL)
-        return false;
     pipeline->host.subscriber = pipeline->subscriber;
-    if (pipeline->host.keeps_events)
+    return pipeline->subscriber != NULL;
+}
+
+/* Of one that fetches: what an earlier pipeline of this name gave back. */
+static void owe_kept(struct pipeline *pipeline)
+{
+    int64_t kept = metric_value(pipeline->host.counters.waiting);
+    inbox_owe(pipeline->subscriber, (size_t)kept);
+    pipeline->waiting_told = kept;
+}
+
+bool pipeline_start(struct pipeline *pipeline, struct error *error)
+{
+    if (!subscribe(pipeline, error))
+        return false;
+    if (pipeline->host.fetches)
+        owe_kept(pipeline);
+    else if (pipeline->host.keeps_events)
         forget_kept(pipeline);
     loop_post(pipeline->loop, begin, pipeline);
     return true;
 }
 
-bool pipeline_succeed(struct pipeline *pipeline, struct pipeline *predecessor, void (*done)(void *argument),
-                      void *argument)
+static void take_subscriber(struct pipeline *pipeline, struct pipeline *predecessor)
 {
     struct subscriber_settings settings = subscription(pipeline);
     pipeline->subscriber = pipeline->host.subscriber = predecessor->subscriber;
     predecessor->subscriber = NULL;
     bus_renew(pipeline->subscriber, &settings);
+}
+
+bool pipeline_succeed(struct pipeline *pipeline, struct pipeline *predecessor, void (*done)(void *argument),
+                      void *argument)
+{
+    if (pipeline->host.fetches) {
+        struct error error;
+        bool subscribed = subscribe(pipeline, &error);
+        assert(subscribed); /* to an inbox */
+        (void)subscribed;
+    } else {
+        take_subscriber(pipeline, predecessor);
+    }
     bool begun = predecessor->predecessor == NULL;
     pipeline->predecessor = begun ? predecessor : predecessor->predecessor;
     pipeline->predecessor->successor = pipeline;
@@ -421,10 +466,10 @@ size_t pipeline_free(struct pipeline *pipeline)
     loop_post(pipeline->loop, begin_stop, pipeline);
     pthread_join(pipeline->thread, NULL);
     metrics_remove_collect(host->counters.metrics, collect, pipeline);
-    if (successor != NULL)
+    if (successor != NULL && !host->fetches)
         host_bequeath(host, &successor->host);
     size_t hand = in_hand(pipeline), lost = host->keeps_events ? 0 : hand;
-    size_t kept = host->keeps_events ? hand : 0;
+    size_t kept = (host->keeps_events ? hand : 0) + owed(pipeline);
     if (pipeline->subscriber != NULL) {
         kept += host->keeps_events ? bus_depth(pipeline->subscriber) : 0;
         lost += bus_unsubscribe(pipeline->subscriber);
@@ -436,6 +481,10 @@ size_t pipeline_free(struct pipeline *pipeline)
         log_warn("events dropped: the pipeline was stopped before they were delivered",
                  log_string("pipeline", pipeline->name), log_integer("events", (int64_t)lost),
                  log_string("setting", "shutdown_timeout"));
+    }
+    if (successor != NULL && host->fetches) {
+        inbox_owe(successor->subscriber, kept);
+        kept = 0;
     }
     tell_waiting(pipeline, 0, kept);
     if (successor != NULL) {

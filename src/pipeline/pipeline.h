@@ -30,6 +30,8 @@ struct pipeline_settings {
     void *load_argument;
     struct metrics *metrics;
     struct bus *bus;
+    /* The bus is an inbox (inbox_bus.h), which the pipeline fills itself: its definition has a bus, an object made by a bus plugin, to fetch from. */
+    bool fetches;
     /* Take what cannot be delivered; NULL: it is dropped. Borrowed, shared by all generations of one name. */
     struct dead_letters *dead_letters;
     bool
@@ -52,6 +54,7 @@ bool pipeline_start(struct pipeline *pipeline, struct error *error);
  * Instead of pipeline_start(): takes the place of another one of the same name, a new generation. What is queued and what comes is its own at once; it begins when the predecessor is freed. The predecessor begins
  * nothing any more: deliveries that run come to their end, what cannot be delivered by that is left to the successor. done(argument) is called once on the predecessor's thread when nothing is left, and it
  * is to be freed, or earlier, if that takes too long: what is under way then is tried again by the successor.
+ * Where pipelines fetch their events themselves, the predecessor gives back what it did not deliver, and the successor fetches for itself.
  * False: the predecessor had not begun itself, still waiting for its own; it can be freed, and done is not called.
  */
 bool pipeline_succeed(struct pipeline *pipeline, struct pipeline *predecessor, void (*done)(void *argument),

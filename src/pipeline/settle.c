@@ -26,6 +26,7 @@ static void finish(struct host *host, const struct ticket *ticket, enum outcome 
                       reason, error);
     atomic_fetch_sub_explicit(&host->in_hand, 1, memory_order_relaxed);
     bus_acknowledge(host->subscriber, ticket->sequence);
+    source_wake(&host->source);
 }
 
 void settle(struct host *host, const struct ticket *ticket, enum outcome outcome)

@@ -98,6 +98,7 @@ function identity.of(host, resolved, around, whole)
   for _, key in ipairs(PLAIN) do write(out, resolved[key] == nil and "" or resolved[key]) end
   for _, use in ipairs(resolved.transforms) do write_use(out, host, use) end
   write_use(out, host, resolved.dispatcher)
+  write_use(out, host, resolved.bus)
   write(out, around)
   if out.opaque then write(out, whole) end
   return digest(out)

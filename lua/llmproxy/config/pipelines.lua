@@ -9,6 +9,9 @@ local pipelines = {}
 
 local BATCH = { max_events = 100, max_bytes = 1048576, max_wait = 1 }
 
+-- Others wait for what is published.
+local PUBLISHED_BATCH = { max_events = 100, max_bytes = 1048576, max_wait = 0.1 }
+
 -- How long events that wait in memory are tried, in seconds. Where the bus keeps them its own age decides.
 local MAX_AGE = 3600
 
@@ -19,11 +22,12 @@ local MAX_AGE = 3600
 ---@field folder string? of the configuration file: what relative paths are below
 ---@field variable (fun(name: string): string?)? the environment, for settings that ask it
 ---@field keeps_events boolean of the bus
+---@field bus llmproxy.config.use? the bus, if it is a plugin
 ---@field errors string[]
 
 --- A plugin or function as it is used in one place.
 ---@class llmproxy.config.use
----@field kind "transform"|"dispatcher"
+---@field kind "transform"|"dispatcher"|"bus"
 ---@field name string
 ---@field path string the key's path
 ---@field plugin llmproxy.plugin?
@@ -92,10 +96,23 @@ function pipelines.resolve(context, pipeline, path)
   resolved.dispatcher = use_of(context, "dispatcher", path .. ".dispatcher", pipeline.dispatcher)
   local own = resolved.dispatcher and resolved.dispatcher.plugin and resolved.dispatcher.plugin.batch or {}
   for name, default in pairs(BATCH) do resolved.batch[name] = pipeline.batch[name] or own[name] or default end
+  resolved.bus = context.bus
   if pipeline.retry and not pipeline.retry.max_age and not context.keeps_events then
     local retry = pipeline.retry
     resolved.retry = { min_delay = retry.min_delay, max_delay = retry.max_delay, max_age = MAX_AGE }
   end
+  return resolved
+end
+
+--- What publishes to a bus that is a plugin: a pipeline whose dispatcher it is. Nothing gets too old for it, since the queue it takes events from is bounded.
+---@param pipeline table checked
+---@param use llmproxy.config.use the bus
+---@return table resolved
+function pipelines.resolve_publisher(pipeline, use)
+  local resolved = {}
+  for key, value in pairs(pipeline) do resolved[key] = value end
+  resolved.path, resolved.transforms, resolved.batch, resolved.dispatcher, resolved.publishes = use.path, {}, {}, use, true
+  for name, default in pairs(PUBLISHED_BATCH) do resolved.batch[name] = pipeline.batch[name] or use.plugin.batch[name] or default end
   return resolved
 end
 
@@ -124,7 +141,36 @@ local function construct_transform(context, use)
   return { name = use.name, run = run }
 end
 
+local BUS_FUNCTIONS = { { "publish" }, { "subscribe" }, { "close", optional = true } }
+
+local function construct_bus(context, use)
+  local errors_before = #context.errors
+  local object = construct(context, use)
+  if #context.errors > errors_before then return nil end
+  if type(object) ~= "table" then
+    faulty(context, use, "it to return a table with the functions publish and subscribe", object)
+    return nil
+  end
+  for _, known in ipairs(BUS_FUNCTIONS) do
+    local value = object[known[1]]
+    if type(value) ~= "function" and not (known.optional and value == nil) then
+      faulty(context, use, known[1] .. " to be a function", value)
+      return nil
+    end
+  end
+  return object
+end
+
+local function construct_publisher(context, use)
+  local object = construct_bus(context, use)
+  if not object then return nil end
+  local dispatcher = { deliver = function(_, batch) return object:publish(batch) end }
+  if object.close then dispatcher.close = function() return object:close() end end
+  return { name = use.name, object = dispatcher }
+end
+
 local function construct_dispatcher(context, use)
+  if use.kind == "bus" then return construct_publisher(context, use) end
   if use.inline then
     local deliver = use.inline
     return { name = use.name, object = { deliver = function(_, batch) return deliver(batch) end } }
@@ -160,6 +206,9 @@ function pipelines.construct(context, resolved)
     if use then definition.transforms[index] = construct_transform(context, use) end
   end
   if resolved.dispatcher then definition.dispatcher = construct_dispatcher(context, resolved.dispatcher) end
+  if resolved.bus then
+    definition.bus = { name = resolved.bus.name, object = construct_bus(context, resolved.bus), options = { name = resolved.name, from = resolved.from } }
+  end
   return definition
 end
 

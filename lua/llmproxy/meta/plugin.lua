@@ -52,6 +52,10 @@ function batch:json() end
 ---@return string
 function batch:json_lines() end
 
+--- Each event as JSON, without a line break in it: for what takes events one by one.
+---@return string[]
+function batch:lines() end
+
 ---@alias llmproxy.transform fun(event: llmproxy.event): table? the event, another table, a list of tables; nil drops it
 
 ---@class llmproxy.dispatcher

@@ -11,6 +11,7 @@ local ITEMS = {}
 ---@field attempt integer 1 at the first try
 ---@field json fun(self: llmproxy.batch): string a JSON array
 ---@field json_lines fun(self: llmproxy.batch): string one JSON object a line
+---@field lines fun(self: llmproxy.batch): string[] each event's JSON
 
 -- Made when somebody looks: json needs no tables.
 local function make_events(items)
@@ -36,6 +37,7 @@ function batch.maker(host)
   local methods = {
     json = function(self) return host.json(lines_of(self)) end,
     json_lines = function(self) return host.json_lines(lines_of(self)) end,
+    lines = function(self) return host.lines(lines_of(self)) end,
   }
   local metatable = {
     __index = function(self, key)
