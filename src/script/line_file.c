@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/buffer.h"
+#include "base/clock.h"
 #include "base/id.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -20,12 +21,15 @@
 #define STALL_MS       5000
 #define MAX_LINE_BYTES (64 << 20)
 #define BLOCK_BYTES    65536
+#define DEVICES        "/dev/"
 
 struct line_file {
     char *path;
-    int fd;                   /* -1: opened before the next write */
-    bool regular;             /* and ours: can be cut back */
-    struct buffer unfinished; /* the rest of a line that a pipe took the beginning of */
+    int fd;                        /* -1: opened before the next write */
+    bool regular;                  /* and ours: can be cut back */
+    struct buffer unfinished;      /* the rest of a line that a pipe took the beginning of */
+    struct rotated_files *rotated; /* NULL: not rotated */
+    double born;                   /* seconds since 1970 */
 };
 
 static pthread_mutex_t stdout_mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -102,6 +106,13 @@ static bool cut_torn_line(int fd, const char *path, struct error *error)
     return true;
 }
 
+/* Whether the path leads to the open file with this status. */
+static bool is_in_place(const char *path, const struct stat *status)
+{
+    struct stat there;
+    return lstat(path, &there) == 0 && there.st_dev == status->st_dev && there.st_ino == status->st_ino;
+}
+
 static bool set_up_regular(int fd, const char *path, struct error *error)
 {
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
@@ -114,12 +125,22 @@ static bool set_up_regular(int fd, const char *path, struct error *error)
     return cut_torn_line(fd, path, error);
 }
 
+/* Of the open file: when it was made, or now, where the file system does not know. */
+static double time_of_birth(int fd)
+{
+    struct statx status;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &status) == 0 && (status.stx_mask & STATX_BTIME) != 0) {
+        return (double)status.stx_btime.tv_sec + status.stx_btime.tv_nsec / 1e9;
+    }
+    return (double)clock_realtime_us() / 1e6;
+}
+
 static bool open_path(struct line_file *file, struct error *error)
 {
     struct stat status;
     bool stream = stat(file->path, &status) == 0 && !S_ISREG(status.st_mode);
     int flags = O_APPEND | O_CLOEXEC | (stream ? O_WRONLY | O_NONBLOCK | O_NOCTTY : O_RDWR | O_CREAT);
-    if (strncmp(file->path, "/dev/", strlen("/dev/")) != 0) {
+    if (strncmp(file->path, DEVICES, strlen(DEVICES)) != 0) {
         flags |= O_NOFOLLOW;
     }
     int fd = open(file->path, flags, 0600);
@@ -131,8 +152,60 @@ static bool open_path(struct line_file *file, struct error *error)
         close(fd);
         return false;
     }
+    if (regular && (flags & O_NOFOLLOW) != 0 && !is_in_place(file->path, &status)) {
+        close(fd); /* its writer rotated it before the lock was ours */
+        error_set(error, "%s: was moved away while it was opened", file->path);
+        return false;
+    }
     file->fd = fd;
     file->regular = regular;
+    file->born = time_of_birth(fd);
+    return true;
+}
+
+/* Rotating */
+
+static bool is_due(struct line_file *file, const struct stat *status, size_t more)
+{
+    const struct rotation *rotation = rotated_files_rotation(file->rotated);
+    double now = (double)clock_realtime_us() / 1e6;
+    if (status->st_size == 0) {
+        file->born = now;
+        return false;
+    }
+    return (rotation->max_bytes > 0 && (uint64_t)status->st_size + more > rotation->max_bytes) ||
+           (rotation->max_age > 0 && now - file->born >= rotation->max_age);
+}
+
+/* Moves the file away when it is full or old; the new one has its mode. False: there is no file to write to. */
+static bool rotate_when_due(struct line_file *file, size_t more, struct error *error)
+{
+    static struct log_limit limit;
+    struct stat status;
+    if (!file->regular || file->rotated == NULL || fstat(file->fd, &status) != 0 ||
+        !is_due(file, &status, more)) {
+        return true;
+    }
+    if (is_in_place(file->path, &status)) {
+        char *name = rotated_files_next_name(file->rotated);
+        bool moved = rename(file->path, name) == 0;
+        free(name);
+        uint64_t suppressed;
+        if (!moved) {
+            if (log_limit_pass(&limit, &suppressed)) {
+                const char *reason = strerror(errno);
+                log_warn("cannot rotate a file: it grows", log_string("path", file->path),
+                         log_string("reason", reason), log_suppressed(suppressed));
+            }
+            return true;
+        }
+    } /* else another tool has moved it, and its signal is not here yet */
+    line_file_reopen(file);
+    if (!open_path(file, error)) {
+        return false;
+    }
+    fchmod(file->fd, status.st_mode & 0777);
+    rotated_files_tidy(file->rotated);
     return true;
 }
 
@@ -239,7 +312,7 @@ static bool write_lines(struct line_file *file, struct slice text, struct error 
     return false;
 }
 
-struct line_file *line_file_open(const char *path, struct error *error)
+struct line_file *line_file_open(const char *path, const struct rotation *rotation, struct error *error)
 {
     struct line_file *file = xcalloc(1, sizeof *file);
     file->path = xstrdup(path);
@@ -247,6 +320,10 @@ struct line_file *line_file_open(const char *path, struct error *error)
         file->fd = -1;
         line_file_close(file);
         return NULL;
+    }
+    if (rotation != NULL && strncmp(path, DEVICES, strlen(DEVICES)) != 0) {
+        file->rotated = rotated_files_new(path, rotation);
+        rotated_files_tidy(file->rotated);
     }
     return file;
 }
@@ -264,7 +341,7 @@ bool line_file_write(struct line_file *file, struct slice text, struct error *er
         pthread_mutex_unlock(&stdout_mutex);
         return written;
     }
-    if (file->fd < 0 && !open_path(file, error)) {
+    if ((file->fd < 0 && !open_path(file, error)) || !rotate_when_due(file, text.size, error)) {
         return false;
     }
     return file->regular ? write_regular(file, text, error) : write_lines(file, text, error);
@@ -284,6 +361,7 @@ void line_file_close(struct line_file *file)
         return;
     }
     line_file_reopen(file);
+    rotated_files_free(file->rotated);
     buffer_free(&file->unfinished);
     free(file->path);
     free(file);

@@ -6,6 +6,10 @@
 
 #define HANDLE         "llmproxy.file handle"
 #define MAX_READ_BYTES (256 << 20)
+#define MOST_BYTES     9e15
+#define LEAST_AGE      0.001 /* seconds */
+#define MOST_AGE       1e9
+#define MOST_FILES     1000000
 
 struct handle {
     struct line_file *file; /* NULL: closed */
@@ -20,16 +24,70 @@ static void push_handle(lua_State *lua)
     lua_setmetatable(lua, -2);
 }
 
-/* file.append(path) -> handle, or nil and a message */
+/* The whole number or time that is on top of the stack. */
+static double check_option(lua_State *lua, const char *name, double least, double most)
+{
+    if (lua_type(lua, -1) != LUA_TNUMBER) {
+        script_raise(lua, "%s: expected a number, got %s", name, luaL_typename(lua, -1));
+    }
+    double value = lua_tonumber(lua, -1);
+    if (!(value >= least && value <= most)) {
+        script_raise(lua, "%s: expected a number from %.15g to %.15g", name, least, most);
+    }
+    return value;
+}
+
+static void read_option(lua_State *lua, struct rotation *rotation, const char *name)
+{
+    if (strcmp(name, "max_bytes") == 0) {
+        rotation->max_bytes = (uint64_t)check_option(lua, name, 1, MOST_BYTES);
+    } else if (strcmp(name, "max_age") == 0) {
+        rotation->max_age = check_option(lua, name, LEAST_AGE, MOST_AGE);
+    } else if (strcmp(name, "keep") == 0) {
+        rotation->keep = (unsigned)check_option(lua, name, 1, MOST_FILES);
+    } else if (strcmp(name, "compress") == 0) {
+        if (lua_type(lua, -1) != LUA_TSTRING || strcmp(lua_tostring(lua, -1), "gzip") != 0) {
+            script_raise(lua, "compress: expected \"gzip\"");
+        }
+        rotation->compress = true;
+    } else {
+        script_raise(lua, "options: unknown '%s'; there are max_bytes, max_age, keep, compress", name);
+    }
+}
+
+/* False: the file is not rotated. */
+static bool read_rotation(lua_State *lua, int index, struct rotation *rotation)
+{
+    *rotation = (struct rotation){0};
+    if (lua_isnoneornil(lua, index)) {
+        return false;
+    }
+    script_check_table(lua, index, "options");
+    for (lua_pushnil(lua); lua_next(lua, index); lua_pop(lua, 1)) {
+        if (lua_type(lua, -2) != LUA_TSTRING) {
+            script_raise(lua, "options: a name is a %s", luaL_typename(lua, -2));
+        }
+        read_option(lua, rotation, lua_tostring(lua, -2));
+    }
+    bool rotates = rotation->max_bytes > 0 || rotation->max_age > 0;
+    if (!rotates && (rotation->keep > 0 || rotation->compress)) {
+        script_raise(lua, "options: keep and compress need max_bytes or max_age");
+    }
+    return rotates;
+}
+
+/* file.append(path, options) -> handle, or nil and a message */
 static int append(lua_State *lua)
 {
+    struct rotation rotation;
     const char *path = script_check_text(lua, 1, "path");
+    bool rotates = read_rotation(lua, 2, &rotation);
     script_check_task(lua);
     push_handle(lua);
     struct error error;
     struct handle *handle = lua_touserdata(lua, -1);
     uint64_t begun = script_begin_blocking(lua);
-    handle->file = line_file_open(path, &error);
+    handle->file = line_file_open(path, rotates ? &rotation : NULL, &error);
     script_end_blocking(lua, begun);
     return handle->file != NULL ? 1 : script_fail(lua, "%s", error.message);
 }

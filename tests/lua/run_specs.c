@@ -5,6 +5,7 @@
  * A promise runs as a task, so that host functions can wait in it.
  */
 #include <ftw.h>
+#include <glob.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,6 +101,21 @@ static int rename_file(lua_State *lua)
     return 0;
 }
 
+/* The paths that begin with this, sorted. */
+static int list_files(lua_State *lua)
+{
+    glob_t found;
+    const char *pattern = lua_pushfstring(lua, "%s*", script_check_text(lua, 1, "beginning"));
+    size_t count = glob(pattern, 0, NULL, &found) == 0 ? found.gl_pathc : 0;
+    lua_newtable(lua);
+    for (size_t i = 0; i < count; i++) {
+        lua_pushstring(lua, found.gl_pathv[i]);
+        lua_rawseti(lua, -2, (int)i + 1);
+    }
+    globfree(&found);
+    return 1;
+}
+
 /* Calls a function on the main coroutine, where nothing can wait: as plugins are loaded. true, or false and the message. */
 static int call_outside(lua_State *lua)
 {
@@ -142,20 +158,12 @@ static int finish(lua_State *lua)
 
 static int open_host(lua_State *lua)
 {
-    static const luaL_Reg functions[] = {{"print", print_line},
-                                         {"load_spec", load_spec},
-                                         {"load_plugin", load_plugin},
-                                         {"read_file", read_file},
-                                         {"folder", push_folder},
-                                         {"reopen_files", reopen_files},
-                                         {"rename", rename_file},
-                                         {"certificate", push_certificate},
-                                         {"call_outside", call_outside},
-                                         {"spawn", spawn},
-                                         {"is_long", is_long},
-                                         {"listen", loopback_listen},
-                                         {"finish", finish},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"print", print_line},          {"load_spec", load_spec}, {"load_plugin", load_plugin},
+        {"read_file", read_file},       {"folder", push_folder},  {"reopen_files", reopen_files},
+        {"rename", rename_file},        {"list", list_files},     {"certificate", push_certificate},
+        {"call_outside", call_outside}, {"spawn", spawn},         {"is_long", is_long},
+        {"listen", loopback_listen},    {"finish", finish},       {NULL, NULL}};
     script_new_module(lua, "testing_host", functions);
     return 1;
 }

@@ -19,11 +19,22 @@ function handle:write(text) end
 --- Closes the file; it may be closed twice, but not written to again. Does nothing to the standard output.
 function handle:close() end
 
+---@class llmproxy.file.rotation
+---@field max_bytes? integer the file's size
+---@field max_age? number seconds since the file was made
+---@field keep? integer how many moved files are kept, the newest; all if not given. No other file is ever deleted
+---@field compress? "gzip" the moved files, as PATH-20251009T085322.678Z.gz
+
 --- Opens a file to append lines; makes it, readable by its owner only, if it is not there (its folder must be).
 ---
 --- A file has one writer: another process, pipeline or handle that has it open is an error. A symbolic link is not followed. A last line without a newline, left by a crash, is cut off, and the log says so.
 --- At SIGHUP the path is opened anew before the next write, so a tool may rename the file first. Named pipes and devices (`/dev/stdout`) work too.
+---
+--- With `max_bytes` or `max_age` the file is moved to PATH-20251009T085322.678Z (the moment, UTC) before a write that would make it larger, or that finds it older, than that; the text goes to a new file. So texts are not
+--- split over files, and one that is larger than `max_bytes` has a file of its own. Compressing and deleting goes on in the background; an end of the process interrupts it without loss, and the next `append` finishes it.
+--- When a file cannot be moved the log says so, and it grows.
 ---@param path string
+---@param options? llmproxy.file.rotation
 ---@return llmproxy.file.handle?
 ---@return string? message
 function file.append(path) end

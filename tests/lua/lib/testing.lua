@@ -64,7 +64,7 @@ function testing.cannot_wait(call)
   if done or not message:find("cannot", 1, true) then error("expected that it cannot wait here, got " .. show(message, 0), 2) end
 end
 
-for _, name in ipairs { "spawn", "listen", "read_file", "rename", "reopen_files", "folder", "certificate", "is_long" } do testing[name] = host[name] end
+for _, name in ipairs { "spawn", "listen", "read_file", "rename", "list", "reopen_files", "folder", "certificate", "is_long" } do testing[name] = host[name] end
 
 --- The answer of a well-behaved server.
 function testing.answer(status, body, head)

@@ -65,7 +65,7 @@ static void put(const char *path, struct slice content)
 static struct line_file *open_file(const char *path)
 {
     struct error error;
-    struct line_file *file = line_file_open(path, &error);
+    struct line_file *file = line_file_open(path, NULL, &error);
     if (file == NULL) {
         fail_msg("%s", error.message);
     }
@@ -75,7 +75,7 @@ static struct line_file *open_file(const char *path)
 static void expect_refused(const char *path, const char *part)
 {
     struct error error;
-    struct line_file *file = line_file_open(path, &error);
+    struct line_file *file = line_file_open(path, NULL, &error);
     assert_null(file);
     if (strstr(error.message, part) == NULL || strstr(error.message, path) == NULL) {
         fail_msg("'%s' is not in '%s'", part, error.message);
@@ -110,7 +110,7 @@ static void a_file_has_one_writer(void **state)
     expect_refused(place->path, "another process, pipeline or handle writes to it");
     pid_t child = fork();
     if (child == 0) {
-        _exit(line_file_open(place->path, &error) == NULL ? 0 : 1);
+        _exit(line_file_open(place->path, NULL, &error) == NULL ? 0 : 1);
     }
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);

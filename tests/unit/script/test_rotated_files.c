@@ -1,0 +1,370 @@
+/* Rotation of files of lines: when they are moved away, what is kept of them, and that nothing is lost or deleted that should not be. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/file.h"
+#include "script/compress.h"
+#include "script/line_file.h"
+
+#define LONGEST_WAIT_MS 30000
+
+struct place {
+    char folder[64], path[80];
+};
+
+static int set_up(void **state)
+{
+    static struct place place;
+    snprintf(place.folder, sizeof place.folder, "/tmp/test_rotated_files_XXXXXX");
+    assert_non_null(mkdtemp(place.folder));
+    snprintf(place.path, sizeof place.path, "%s/events.jsonl", place.folder);
+    *state = &place;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    char command[100];
+    struct place *place = *state;
+    snprintf(command, sizeof command, "rm -r %s", place->folder);
+    return system(command);
+}
+
+static void sleep_ms(long ms)
+{
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
+}
+
+static struct line_file *open_rotated(const char *path, struct rotation rotation)
+{
+    struct error error;
+    struct line_file *file = line_file_open(path, &rotation, &error);
+    if (file == NULL) {
+        fail_msg("%s", error.message);
+    }
+    return file;
+}
+
+static void write_line(struct line_file *file, const char *text)
+{
+    struct error error;
+    if (!line_file_write(file, slice_of(text), &error)) {
+        fail_msg("%s", error.message);
+    }
+}
+
+static void put(const char *folder, const char *name, struct slice content)
+{
+    char path[300];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fwrite(content.data, 1, content.size, file);
+    fclose(file);
+}
+
+static void expect_content(const char *folder, const char *name, const char *expected)
+{
+    char path[300];
+    struct error error;
+    struct buffer content = {0};
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (!file_read(path, 1 << 20, &content, &error)) {
+        fail_msg("%s", error.message);
+    }
+    char *text = buffer_take_string(&content);
+    assert_string_equal(text, expected);
+    free(text);
+}
+
+static bool exists(const char *folder, const char *name)
+{
+    char path[300];
+    struct stat status;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return lstat(path, &status) == 0;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+/* The names that begin with this, sorted. */
+static size_t list(const char *folder, const char *prefix, char names[][64], size_t room)
+{
+    size_t count = 0;
+    DIR *stream = opendir(folder);
+    assert_non_null(stream);
+    for (struct dirent *entry; (entry = readdir(stream)) != NULL;) {
+        if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0 && count < room) {
+            snprintf(names[count++], 64, "%.63s", entry->d_name);
+        }
+    }
+    closedir(stream);
+    qsort(names, count, 64, compare_names);
+    return count;
+}
+
+/* Until there are so many rotated files that end so. */
+static void wait_for_files(const char *folder, size_t wanted, const char *ending, char names[][64])
+{
+    for (int waited = 0; waited < LONGEST_WAIT_MS; waited += 5) {
+        size_t count = list(folder, "events.jsonl-", names, 20), right = 0;
+        for (size_t i = 0; i < count; i++) {
+            size_t size = strlen(names[i]);
+            right += size >= strlen(ending) && strcmp(names[i] + size - strlen(ending), ending) == 0;
+        }
+        if (count == wanted && right == wanted) {
+            return;
+        }
+        sleep_ms(5);
+    }
+    fail_msg("there never were %zu files that end in %s", wanted, ending);
+}
+
+static void a_file_is_moved_away_before_it_grows_too_large(void **state)
+{
+    struct place *place = *state;
+    char names[20][64];
+    struct line_file *file = open_rotated(place->path, (struct rotation){.max_bytes = 8});
+    write_line(file, "one\n");
+    write_line(file, "two\n");
+    assert_int_equal(list(place->folder, "events.jsonl-", names, 20), 0);
+    write_line(file, "a line larger than that\nand another\n");
+    write_line(file, "3\n");
+    line_file_close(file);
+    file = open_rotated(place->path, (struct rotation){.max_bytes = 8});
+    write_line(file, "4\n");
+    write_line(file, "fifth\n");
+    line_file_close(file);
+    assert_int_equal(list(place->folder, "events.jsonl-", names, 20), 3);
+    expect_content(place->folder, names[0], "one\ntwo\n");
+    expect_content(place->folder, names[1], "a line larger than that\nand another\n");
+    expect_content(place->folder, names[2], "3\n4\n");
+    expect_content(place->folder, "events.jsonl", "fifth\n");
+    assert_int_equal(strlen(names[0]), strlen("events.jsonl-20251009T085322.678Z"));
+}
+
+static void a_new_file_has_the_mode_of_the_old_one(void **state)
+{
+    struct place *place = *state;
+    struct stat status;
+    struct line_file *file = open_rotated(place->path, (struct rotation){.max_bytes = 1});
+    write_line(file, "one\n");
+    assert_int_equal(chmod(place->path, 0640), 0);
+    write_line(file, "two\n");
+    line_file_close(file);
+    assert_int_equal(stat(place->path, &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0640);
+    expect_content(place->folder, "events.jsonl", "two\n");
+}
+
+static void a_file_is_moved_away_when_it_is_old(void **state)
+{
+    struct place *place = *state;
+    char names[20][64];
+    struct line_file *file = open_rotated(place->path, (struct rotation){.max_age = 3600});
+    write_line(file, "one\n");
+    write_line(file, "two\n");
+    line_file_close(file);
+    assert_int_equal(list(place->folder, "events.jsonl-", names, 20), 0);
+    file = open_rotated(place->path, (struct rotation){.max_age = 0.05});
+    sleep_ms(60);
+    write_line(file, "three\n");
+    line_file_close(file);
+    assert_int_equal(list(place->folder, "events.jsonl-", names, 20), 1);
+    expect_content(place->folder, names[0], "one\ntwo\n");
+    expect_content(place->folder, "events.jsonl", "three\n");
+}
+
+static void the_newest_are_kept_and_nothing_else_is_deleted(void **state)
+{
+    static const char *const others[] = {
+        "events.jsonl.1",
+        "events.jsonl-20200101",
+        "events.jsonl-20200101T000000.000Z.bak",
+        "events.jsonl-20200101T000000Z",
+        "events.jsonl-2020x101T000000.000Z",
+        "other.jsonl-20200101T000000.000Z",
+        "1events.jsonl-20200101T000000.000Z",
+    };
+    struct place *place = *state;
+    char names[20][64], target[120], link_path[120];
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        put(place->folder, others[i], SLICE("kept"));
+    }
+    snprintf(target, sizeof target, "%s/target", place->folder);
+    snprintf(link_path, sizeof link_path, "%s/events.jsonl-20200202T000000.000Z", place->folder);
+    put(place->folder, "target", SLICE("kept"));
+    assert_int_equal(symlink(target, link_path), 0);
+    put(place->folder, "events.jsonl-20200101T000000.000Z", SLICE("old"));
+    put(place->folder, "events.jsonl-20200101T000000.001Z.gz", SLICE("old"));
+    put(place->folder, "events.jsonl-20200101T000000.001Z.gz.part", SLICE("old"));
+
+    struct line_file *file = open_rotated(place->path, (struct rotation){.max_bytes = 1, .keep = 2});
+    for (int i = 0; i < 5; i++) {
+        char line[8];
+        snprintf(line, sizeof line, "%d\n", i);
+        write_line(file, line);
+    }
+    for (int waited = 0; list(place->folder, "events.jsonl-2", names, 20) != 7; waited += 5) {
+        assert_true(waited < LONGEST_WAIT_MS); /* four of others, the link, two kept */
+        sleep_ms(5);
+    }
+    line_file_close(file);
+    expect_content(place->folder, names[5], "2\n");
+    expect_content(place->folder, names[6], "3\n");
+    expect_content(place->folder, "events.jsonl", "4\n");
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        expect_content(place->folder, others[i], "kept");
+    }
+    expect_content(place->folder, "target", "kept");
+    assert_true(exists(place->folder, "events.jsonl-20200202T000000.000Z"));
+    assert_false(exists(place->folder, "events.jsonl-20200101T000000.001Z.gz.part"));
+}
+
+static void expect_compressed(const char *folder, const char *name, const char *expected)
+{
+    char path[300];
+    struct error error;
+    struct buffer content = {0}, plain = {0};
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    assert_true(file_read(path, 1 << 20, &content, &error));
+    assert_null(gzip_decode(buffer_slice(&content), 1 << 20, &plain));
+    assert_true(slice_equal(buffer_slice(&plain), slice_of(expected)));
+    buffer_free(&content);
+    buffer_free(&plain);
+}
+
+static void rotated_files_are_compressed(void **state)
+{
+    struct place *place = *state;
+    struct stat status;
+    char names[20][64], path[300];
+    struct line_file *file =
+        open_rotated(place->path, (struct rotation){.max_bytes = 1, .keep = 2, .compress = true});
+    write_line(file, "one\n");
+    assert_int_equal(chmod(place->path, 0640), 0);
+    write_line(file, "two\n");
+    wait_for_files(place->folder, 1, "Z.gz", names);
+    expect_compressed(place->folder, names[0], "one\n");
+    snprintf(path, sizeof path, "%s/%s", place->folder, names[0]);
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_mode & 0777, 0640);
+    write_line(file, "three\n");
+    wait_for_files(place->folder, 2, "Z.gz", names);
+    write_line(file, "four\n");
+    for (int waited = 0; exists(place->folder, names[0]); waited += 5) {
+        assert_true(waited < LONGEST_WAIT_MS);
+        sleep_ms(5);
+    }
+    wait_for_files(place->folder, 2, "Z.gz", names);
+    expect_compressed(place->folder, names[0], "two\n");
+    expect_compressed(place->folder, names[1], "three\n");
+    line_file_close(file);
+}
+
+static void what_an_end_interrupted_is_finished_by_the_next_start(void **state)
+{
+    struct place *place = *state;
+    struct buffer whole = {0};
+    char names[20][64];
+    assert_null(gzip_encode(SLICE("second\n"), 6, &whole));
+    put(place->folder, "events.jsonl-20200101T000000.001Z", SLICE("first\n"));
+    put(place->folder, "events.jsonl-20200101T000000.001Z.gz.part", SLICE("half of it"));
+    put(place->folder, "events.jsonl-20200101T000000.002Z", SLICE("second\n"));
+    put(place->folder, "events.jsonl-20200101T000000.002Z.gz", buffer_slice(&whole));
+    put(place->folder, "events.jsonl-20200101T000000.003Z", SLICE(""));
+    struct line_file *file = open_rotated(place->path, (struct rotation){.max_age = 3600, .compress = true});
+    wait_for_files(place->folder, 3, "Z.gz", names);
+    line_file_close(file);
+    expect_compressed(place->folder, names[0], "first\n");
+    expect_compressed(place->folder, names[1], "second\n");
+    expect_compressed(place->folder, names[2], "");
+    buffer_free(&whole);
+}
+
+static void a_rotated_file_that_is_in_use_is_left_alone(void **state)
+{
+    struct place *place = *state;
+    char names[20][64], path[300];
+    put(place->folder, "events.jsonl-20200101T000000.001Z", SLICE("in use\n"));
+    put(place->folder, "events.jsonl-20200101T000000.002Z", SLICE("not in use\n"));
+    snprintf(path, sizeof path, "%s/events.jsonl-20200101T000000.001Z", place->folder);
+    int user = open(path, O_RDONLY);
+    assert_int_equal(flock(user, LOCK_EX), 0);
+    struct line_file *file = open_rotated(place->path, (struct rotation){.max_bytes = 1, .compress = true});
+    for (int waited = 0; exists(place->folder, "events.jsonl-20200101T000000.002Z"); waited += 5) {
+        assert_true(waited < LONGEST_WAIT_MS);
+        sleep_ms(5);
+    }
+    expect_content(place->folder, "events.jsonl-20200101T000000.001Z", "in use\n");
+    close(user);
+    write_line(file, "one\n");
+    write_line(file, "two\n");
+    wait_for_files(place->folder, 3, "Z.gz", names);
+    line_file_close(file);
+}
+
+static void where_nothing_can_be_moved_lines_are_written_all_the_same(void **state)
+{
+    struct place *place = *state;
+    char name[251], path[400];
+    memset(name, 'x', sizeof name - 1);
+    name[sizeof name - 1] = '\0'; /* with a moment behind it, it is too long for a file system */
+    snprintf(path, sizeof path, "%s/%s", place->folder, name);
+    struct line_file *file = open_rotated(path, (struct rotation){.max_bytes = 1, .keep = 1});
+    write_line(file, "one\n");
+    write_line(file, "two\n");
+    line_file_close(file);
+    expect_content(place->folder, name, "one\ntwo\n");
+}
+
+static void what_another_tool_moved_is_not_moved_again(void **state)
+{
+    struct place *place = *state;
+    char names[20][64], path[120];
+    struct line_file *file = open_rotated(place->path, (struct rotation){.max_bytes = 1});
+    write_line(file, "one\n");
+    snprintf(path, sizeof path, "%s.1", place->path);
+    assert_int_equal(rename(place->path, path), 0);
+    put(place->folder, "events.jsonl", SLICE("made by that tool\n"));
+    write_line(file, "two\n");
+    line_file_close(file);
+    expect_content(place->folder, "events.jsonl.1", "one\n");
+    expect_content(place->folder, "events.jsonl", "made by that tool\ntwo\n");
+    assert_int_equal(list(place->folder, "events.jsonl-", names, 20), 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_file_is_moved_away_before_it_grows_too_large),
+        TEST(a_new_file_has_the_mode_of_the_old_one),
+        TEST(a_file_is_moved_away_when_it_is_old),
+        TEST(the_newest_are_kept_and_nothing_else_is_deleted),
+        TEST(rotated_files_are_compressed),
+        TEST(what_an_end_interrupted_is_finished_by_the_next_start),
+        TEST(a_rotated_file_that_is_in_use_is_left_alone),
+        TEST(where_nothing_can_be_moved_lines_are_written_all_the_same),
+        TEST(what_another_tool_moved_is_not_moved_again),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
