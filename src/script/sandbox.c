@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/id.h"
 #include "base/memory.h"
+#include "script/pattern.h"
 #include "script/state.h"
 
 #define MAX_SOURCE_BYTES (16 << 20)
@@ -42,15 +43,6 @@ static int print(lua_State *lua)
     lua_insert(lua, -2);
     lua_call(lua, 1, 0);
     return 0;
-}
-
-/* string.gsub as it is, unless it is called ever deeper from the functions it calls: each of its calls takes 9 KB of the thread's stack. */
-static int gsub(lua_State *lua)
-{
-    if (script_is_deep(script_of(lua))) {
-        return luaL_error(lua, "stack overflow");
-    }
-    return lua_tocfunction(lua, lua_upvalueindex(1))(lua);
 }
 
 /* load(chunk, name, mode, environment): of text only, whatever mode says. */
@@ -325,9 +317,7 @@ void sandbox_open(lua_State *lua)
                   (const char *const[]){"dofile", "loadfile", "loadstring", "getfenv", "setfenv", "newproxy",
                                         "collectgarbage", "gcinfo", "module", "package", NULL});
     lua_getglobal(lua, "string");
-    lua_getfield(lua, -1, "gsub");
-    lua_pushcclosure(lua, gsub, 1);
-    lua_setfield(lua, -2, "gsub");
+    pattern_open(lua);
     remove_fields(lua, (const char *const[]){"dump", NULL});
 
     lua_getglobal(lua, "coroutine");

@@ -332,7 +332,7 @@ void script_end_blocking(lua_State *lua, uint64_t begun)
 void script_check_time(lua_State *lua)
 {
     if (watch_is_overdue(&script_of(lua)->watch)) {
-        script_raise(lua, "stopped: it ran for too long");
+        watch_stop(&script_of(lua)->watch, lua);
     }
 }
 

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -44,6 +45,18 @@ static void remember_place(struct watch *watch, lua_State *lua)
     }
 }
 
+void watch_stop(struct watch *watch, lua_State *lua)
+{
+    if (!watch->stopped) {
+        remember_place(watch, lua);
+    }
+    luaL_where(lua, 0);
+    lua_pushfstring(lua, "stopped: ran for more than %f s without a break", watch->seconds);
+    lua_concat(lua, 2);
+    lua_error(lua);
+    abort(); /* for the compiler */
+}
+
 static void stop(lua_State *lua, lua_Debug *activation)
 {
     (void)activation;
@@ -52,13 +65,7 @@ static void stop(lua_State *lua, lua_Debug *activation)
         lua_sethook(lua, NULL, 0, 0);
         return;
     }
-    if (!watch->stopped) {
-        remember_place(watch, lua);
-    }
-    luaL_where(lua, 0);
-    lua_pushfstring(lua, "stopped: ran for more than %f s without a break", watch->seconds);
-    lua_concat(lua, 2);
-    lua_error(lua);
+    watch_stop(watch, lua);
 }
 
 static void on_signal(int signal)

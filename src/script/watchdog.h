@@ -43,6 +43,8 @@ uint64_t watch_suspend(struct watch *watch);
 void watch_resume(struct watch *watch, uint64_t left_ns);
 /* Whether the code that runs should have ended. */
 bool watch_is_overdue(struct watch *watch);
+/* Raises the error that stops an overdue run: from C code that was called by it, where nothing can interrupt. */
+_Noreturn void watch_stop(struct watch *watch, lua_State *lua);
 /* Before the state is closed. */
 void watch_remove(struct watch *watch);
 
