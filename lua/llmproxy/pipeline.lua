@@ -29,6 +29,9 @@ local SLICE = 0.005
 -- When the batch is due, what came meanwhile is taken yet, for no longer than this.
 local GRACE = 0.01
 
+-- A loop that falls again as soon as it is begun anew, as for want of memory, is begun later and later, in seconds.
+local FIRST_FALL, LONGEST_FALL = 0.001, 1
+
 -- Of a reason that is kept with an event, in bytes.
 local LONGEST_REASON = 1000
 
@@ -226,14 +229,19 @@ function pipeline.new(definition, host)
   end
 
   -- After the task was stopped by an error: by runaway code in a transform, or for want of memory.
+  local falls = 0 -- of the loop, one on the heels of the other
+
   local function recover()
-    local entry, why = progress.entry, host.failure()
+    falls = falls + 1
+    local _, why = pcall(host.failure) -- which may want for memory too
+    if falls > 1 then time.sleep(math.min(LONGEST_FALL, FIRST_FALL * 2 ^ falls)) end
+    local entry = progress.entry
     if not entry then
-      time.sleep(1)
       return report("error", "stopped", "the pipeline's loop was stopped by an error and goes on", { error = reports.text(why) })
     end
     fail_whole(entry, why) -- raises for want of memory: then it is tried again
     progress.entry = nil
+    falls = 0
   end
 
   local function close_plugin(kind, name, object)

@@ -15,6 +15,9 @@ local LONGEST_WAIT = 86400
 -- While the pipeline drains there is little time left: waits are no longer than this, and one that is under way ends within STEP.
 local LONGEST_WAIT_DRAINING, STEP = 1, 0.1
 
+-- A task that falls again as soon as it is begun anew, as for want of memory, is begun later and later, in seconds.
+local FIRST_FALL, LONGEST_FALL = 0.001, 1
+
 -- Of a reason that is kept with an event, in bytes.
 local LONGEST_REASON = 1000
 
@@ -238,7 +241,10 @@ function delivery.new(definition, host, report, finish)
   -- After runaway code ended the task: the event at fault is found by halving.
   local function work(stack, failed)
     if failed then
-      local outcome, tray = { reason = host.failure() }, stack[#stack]
+      stack.falls = stack.falls + 1
+      local _, why = pcall(host.failure) -- which may want for memory too
+      if stack.falls > 1 then time.sleep(math.min(LONGEST_FALL, FIRST_FALL * 2 ^ stack.falls)) end
+      local outcome, tray = { reason = why }, stack[#stack]
       if not tray or tray.items[2] then
         report("error", "stopped", "a delivery was stopped by an error: the event at fault is looked for", {
           dispatcher = definition.dispatcher.name, events = tray and #tray.items, error = reports.text(outcome.reason),
@@ -250,6 +256,7 @@ function delivery.new(definition, host, report, finish)
       local tray = stack[#stack]
       local outcome = try(tray)
       time.sleep(0) -- what follows shall not be stopped for the time that deliver took
+      stack.falls = 0
       handle[outcome.verdict](stack, tray, outcome)
     end
     for index = 1, stack[1] and 0 or #stacks do
@@ -262,7 +269,7 @@ function delivery.new(definition, host, report, finish)
 
   return {
     start = function(items)
-      local stack = { state = DELIVERS, tray_of(items) }
+      local stack = { state = DELIVERS, falls = 0, tray_of(items) }
       stacks[#stacks + 1] = stack
       host.spawn(work, stack) -- in the loop's next turn
       in_flight = in_flight + 1
