@@ -77,7 +77,8 @@ def cpu_seconds(process):
 @pytest.mark.parametrize("kind", ["transform", "dispatcher"])
 def test_a_plugin_that_keeps_all_memory_does_not_keep_the_machine_busy(start_proxy, tmp_path, kind):
     """Whatever is tried fails for want of memory: it is tried less and less often, not thousands of times a second."""
-    hoard = Lua(f"(function() local kept = {{}} return {guarded("while true do kept[#kept + 1] = ('x'):rep(100) .. #kept end", kind)} end)()")
+    keeping = guarded("while true do kept[#kept + 1] = ('x'):rep(100) .. #kept end", kind)
+    hoard = Lua(f"(function() local kept = {{}} return {keeping} end)()")
     victim = {"transforms": [hoard], "dispatcher": {1: "file", "path": str(tmp_path / "victim.jsonl")}} if kind == "transform" else {"dispatcher": hoard}
     proxy = start_proxy({"shutdown_timeout": 1, "observability": {"pipelines": [
         {"name": "victim", **victim, "memory_limit": "8MiB", "watchdog": 5}, {"name": "innocent", "dispatcher": {1: "file", "path": str(tmp_path / "innocent.jsonl")}}]}})
