@@ -318,8 +318,7 @@ end
 --- Checks what was given against a declaration, all of it.
 ---@param declaration table<string, llmproxy.settings.field>
 ---@param given table? nil counts as {}
----@param options? { path?: string, folder?: string, variable?: fun(name: string): string? } path: where the settings stand, in front of every key in errors; folder: what relative paths are
---- below; variable: the environment
+---@param options? { path?: string, folder?: string, variable?: fun(name: string): string? } path: in front of every key in errors; folder: of relative paths; variable: the environment
 ---@return table checked with defaults; to be used only when there are no errors
 ---@return string[] errors each "KEY.PATH: expected …, got …"
 function settings.check(declaration, given, options)

@@ -34,6 +34,7 @@ function text.split(value, separator)
   end
 end
 
+--- Whether it begins with this very text.
 ---@param value string
 ---@param beginning string
 ---@return boolean
@@ -43,6 +44,7 @@ function text.starts_with(value, beginning)
   return value:sub(1, #beginning) == beginning
 end
 
+--- Whether it ends with this very text.
 ---@param value string
 ---@param ending string
 ---@return boolean

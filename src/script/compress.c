@@ -7,6 +7,8 @@
 
 #define STEP_BYTES  (64 * 1024)
 #define GZIP_WINDOW (15 + 16) /* zlib's way to say: gzip, not zlib's own wrapping */
+#define ZLIB_WINDOW 15
+#define RAW_WINDOW  (-15)
 
 #define TOO_LARGE "the content is larger than max_bytes"
 #define CUT_OFF   "the data ends too early"
@@ -21,10 +23,10 @@ static void set_input(z_stream *stream, struct slice *rest)
     *rest = (struct slice){rest->data + size, rest->size - size};
 }
 
-const char *gzip_encode(struct slice text, int level, struct buffer *out)
+static const char *encode(struct slice text, int level, int window, struct buffer *out)
 {
     z_stream stream = {0};
-    if (deflateInit2(&stream, level, Z_DEFLATED, GZIP_WINDOW, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+    if (deflateInit2(&stream, level, Z_DEFLATED, window, 8, Z_DEFAULT_STRATEGY) != Z_OK)
         return "zlib refuses to begin";
     int result = Z_OK;
     while (result != Z_STREAM_END) {
@@ -40,6 +42,16 @@ const char *gzip_encode(struct slice text, int level, struct buffer *out)
     return result == Z_STREAM_END ? NULL : "zlib failed";
 }
 
+const char *gzip_encode(struct slice text, int level, struct buffer *out)
+{
+    return encode(text, level, GZIP_WINDOW, out);
+}
+
+const char *zlib_encode(struct slice text, int level, struct buffer *out)
+{
+    return encode(text, level, ZLIB_WINDOW, out);
+}
+
 /* One step of inflate, but never more than one byte over the limit. */
 static int inflate_step(z_stream *stream, size_t room, struct buffer *out)
 {
@@ -51,10 +63,10 @@ static int inflate_step(z_stream *stream, size_t room, struct buffer *out)
     return result;
 }
 
-const char *gzip_decode(struct slice text, size_t limit, struct buffer *out)
+static const char *decode(struct slice text, size_t limit, int window, struct buffer *out)
 {
     z_stream stream = {0};
-    if (inflateInit2(&stream, GZIP_WINDOW) != Z_OK)
+    if (inflateInit2(&stream, window) != Z_OK)
         return "zlib refuses to begin";
     size_t before = out->size;
     const char *problem = NULL;
@@ -68,17 +80,40 @@ const char *gzip_decode(struct slice text, size_t limit, struct buffer *out)
         if (result == Z_STREAM_END) {
             if (stream.avail_in == 0 && text.size == 0)
                 break;
+            if (window != GZIP_WINDOW) {
+                problem = "there is something behind the end of the data";
+                break;
+            }
             inflateReset(&stream);
         } else if (result == Z_BUF_ERROR && stream.avail_in == 0 && text.size == 0) {
             problem = CUT_OFF;
             break;
         } else if (result != Z_OK && result != Z_BUF_ERROR) {
-            problem = "the data is not gzip, or damaged";
+            problem = window == GZIP_WINDOW ? "the data is not gzip, or damaged"
+                                            : "the data is not zlib, or damaged";
             break;
         }
     }
     inflateEnd(&stream);
     return problem;
+}
+
+const char *gzip_decode(struct slice text, size_t limit, struct buffer *out)
+{
+    return decode(text, limit, GZIP_WINDOW, out);
+}
+
+/* RFC 1950: the first byte names deflate and the window, and both together are a multiple of 31. */
+static bool has_wrapping(struct slice text)
+{
+    unsigned first = text.size > 0 ? (unsigned char)text.data[0] : 0,
+             second = text.size > 1 ? (unsigned char)text.data[1] : 0;
+    return (first & 15) == 8 && first >> 4 <= 7 && (text.size < 2 || (first << 8 | second) % 31 == 0);
+}
+
+const char *zlib_decode(struct slice text, size_t limit, struct buffer *out)
+{
+    return decode(text, limit, has_wrapping(text) ? ZLIB_WINDOW : RAW_WINDOW, out);
 }
 
 const char *zstd_encode(struct slice text, int level, struct buffer *out)

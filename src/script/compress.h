@@ -1,5 +1,5 @@
 /*
- * compress: gzip and zstd, whole strings at once, the output bounded. No Lua here: bytes in, bytes out, so nothing leaks when Lua raises.
+ * compress: gzip, zlib and zstd, whole strings at once, the output bounded. No Lua here: bytes in, bytes out, so nothing leaks when Lua raises.
  */
 #ifndef SCRIPT_COMPRESS_H
 #define SCRIPT_COMPRESS_H
@@ -10,6 +10,9 @@
 const char *gzip_encode(struct slice text, int level, struct buffer *out);
 /* Several members one after another are read as one text. */
 const char *gzip_decode(struct slice text, size_t limit, struct buffer *out);
+const char *zlib_encode(struct slice text, int level, struct buffer *out);
+/* Raw deflate as well, which some call "deflate". */
+const char *zlib_decode(struct slice text, size_t limit, struct buffer *out);
 const char *zstd_encode(struct slice text, int level, struct buffer *out);
 const char *zstd_decode(struct slice text, size_t limit, struct buffer *out);
 

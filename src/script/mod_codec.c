@@ -1,5 +1,5 @@
 /*
- * llmproxy.codec: base64, base64url, hex, url (percent signs), gzip, zstd; each { encode, decode }. A decode of bad input is nil and a message. Documented in lua/llmproxy/meta/codec.lua.
+ * llmproxy.codec: base64, base64url, hex, url (percent signs), gzip, zlib, zstd; each { encode, decode }. A decode of bad input is nil and a message. Documented in lua/llmproxy/meta/codec.lua.
  */
 #include "script/compress.h"
 #include "script/host.h"
@@ -170,7 +170,7 @@ static int url_decode(lua_State *lua)
     return push_buffer(lua, buffer);
 }
 
-/* gzip and zstd ------------------------------------------------------------------------------------------ */
+/* gzip, zlib and zstd ------------------------------------------------------------------------------------------ */
 
 /* The one option of a function, a whole number. */
 static size_t read_option(lua_State *lua, const char *name, double usual, double least, double most)
@@ -222,6 +222,16 @@ static int codec_gzip_decode(lua_State *lua)
     return decode_with(lua, gzip_decode);
 }
 
+static int codec_zlib_encode(lua_State *lua)
+{
+    return encode_with(lua, zlib_encode, 6, 9);
+}
+
+static int codec_zlib_decode(lua_State *lua)
+{
+    return decode_with(lua, zlib_decode);
+}
+
 static int codec_zstd_encode(lua_State *lua)
 {
     return encode_with(lua, zstd_encode, 3, 19);
@@ -245,6 +255,7 @@ int script_open_codec(lua_State *lua)
         {"hex", "llmproxy.codec.hex", {{"encode", hex_encode}, {"decode", hex_decode}}},
         {"url", "llmproxy.codec.url", {{"encode", url_encode}, {"decode", url_decode}}},
         {"gzip", "llmproxy.codec.gzip", {{"encode", codec_gzip_encode}, {"decode", codec_gzip_decode}}},
+        {"zlib", "llmproxy.codec.zlib", {{"encode", codec_zlib_encode}, {"decode", codec_zlib_decode}}},
         {"zstd", "llmproxy.codec.zstd", {{"encode", codec_zstd_encode}, {"decode", codec_zstd_decode}}},
     };
     lua_newtable(lua);

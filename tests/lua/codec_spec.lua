@@ -12,7 +12,7 @@ end
 
 return {
   ["what is encoded decodes to the same"] = function(t)
-    for _, name in ipairs { "base64", "base64url", "hex", "url", "gzip", "zstd" } do
+    for _, name in ipairs { "base64", "base64url", "hex", "url", "gzip", "zlib", "zstd" } do
       for _, text in ipairs { "", "a", "ab", "abc", "abcd", ALL_BYTES, ("llm proxy "):rep(50000) } do
         t.equal(codec[name].decode(codec[name].encode(text)), text, name)
       end
@@ -61,6 +61,20 @@ return {
     refused(t, codec.gzip.decode, packed:sub(1, -9) .. "\0\0\0\0" .. packed:sub(-4), "damaged")
   end,
 
+  ["zlib is RFC 1950's, and read with its wrapping or without"] = function(t)
+    local packed = codec.zlib.encode("hello")
+    t.equal(codec.hex.encode(packed), "789ccb48cdc9c907000" .. "62c0215")
+    local raw = packed:sub(3, -5)
+    t.equal(codec.zlib.decode(raw), "hello")
+    t.equal(codec.zlib.decode(codec.hex.decode "0300"), "", "nothing, in raw deflate")
+    for length = 0, #packed - 1 do refused(t, codec.zlib.decode, packed:sub(1, length), "ends too early") end
+    for length = 0, #raw - 1 do refused(t, codec.zlib.decode, raw:sub(1, length), "ends too early") end
+    refused(t, codec.zlib.decode, packed .. packed, "behind the end")
+    refused(t, codec.zlib.decode, raw .. "x", "behind the end")
+    refused(t, codec.zlib.decode, packed:sub(1, -2) .. "x", "damaged")
+    refused(t, codec.zlib.decode, "not zlib at all", "not zlib")
+  end,
+
   ["zstd tells what is damaged or cut"] = function(t)
     local packed = codec.zstd.encode(("hello"):rep(1000))
     t.equal(codec.zstd.decode(packed .. packed), ("hello"):rep(2000))
@@ -69,7 +83,7 @@ return {
   end,
 
   ["what unpacks to too much is refused, at exactly the limit"] = function(t)
-    for _, name in ipairs { "gzip", "zstd" } do
+    for _, name in ipairs { "gzip", "zlib", "zstd" } do
       local packed = codec[name].encode(("\0"):rep(1000000))
       t.equal(#codec[name].decode(packed, { max_bytes = 1000000 }), 1000000, name)
       local got, message = codec[name].decode(packed, { max_bytes = 999999 })

@@ -10,6 +10,20 @@ return {
     t.equal(#crypto.sha256(("x\0"):rep(100000)), 32)
   end,
 
+  ["other hashes are there for those who ask for them"] = function(t)
+    t.equal(crypto.md5("abc", "hex"), "900150983cd24fb0d6963f7d28e17f72")
+    t.equal(crypto.sha1("abc", "hex"), "a9993e364706816aba3e25717850c26c9cd0d89d")
+    t.equal(crypto.sha512("", "hex"), "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e")
+    t.equal({ #crypto.md5 "", #crypto.sha1 "", #crypto.sha512 "" }, { 16, 20, 64 })
+  end,
+
+  ["digests are raw or hexadecimal"] = function(t)
+    t.equal(crypto.sha256("abc", "hex"), hex(crypto.sha256 "abc"))
+    t.equal(crypto.hmac_sha256("key", "abc", "hex"), hex(crypto.hmac_sha256("key", "abc")))
+    t.raises('llmproxy.crypto.sha256: form: expected "hex" or nothing, got string', crypto.sha256, "abc", "base64")
+    t.raises('llmproxy.crypto.hmac_sha256: form: expected "hex" or nothing, got number', crypto.hmac_sha256, "key", "abc", 16)
+  end,
+
   ["hmac_sha256 is RFC 4231's"] = function(t)
     t.equal(hex(crypto.hmac_sha256(("\11"):rep(20), "Hi There")), "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7")
     t.equal(hex(crypto.hmac_sha256("Jefe", "what do ya want for nothing?")), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843")

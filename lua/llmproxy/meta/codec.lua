@@ -25,6 +25,9 @@ codec.url = {}
 ---@type llmproxy.codec.compression level 1 to 9, 6 if not given
 codec.gzip = {}
 
+---@type llmproxy.codec.compression level 1 to 9, 6 if not given; decode takes raw deflate, too (HTTP's `deflate` is either)
+codec.zlib = {}
+
 ---@type llmproxy.codec.compression level 1 to 19, 3 if not given
 codec.zstd = {}
 

@@ -31,18 +31,21 @@ local http = {}
 ---@param options llmproxy.http.options
 ---@return llmproxy.http.response? response nil if there was none
 ---@return string? reason why there was none: the address (without its query and user) and what failed
+---@async
 function http.request(options) end
 
 --- http.request with the method GET.
 ---@param options llmproxy.http.options
 ---@return llmproxy.http.response? response
 ---@return string? reason
+---@async
 function http.get(options) end
 
 --- http.request with the method POST.
 ---@param options llmproxy.http.options
 ---@return llmproxy.http.response? response
 ---@return string? reason
+---@async
 function http.post(options) end
 
 return http

@@ -8,18 +8,22 @@ local log = {}
 
 ---@alias llmproxy.log.fields table<string, string|number|boolean> at most 32, written in the order of their names
 
+--- What helps to find a mistake; hidden unless `log.level` says otherwise.
 ---@param message string
 ---@param fields? llmproxy.log.fields
 function log.debug(message, fields) end
 
+--- What happened, once in a while.
 ---@param message string
 ---@param fields? llmproxy.log.fields
 function log.info(message, fields) end
 
+--- What somebody should look at.
 ---@param message string
 ---@param fields? llmproxy.log.fields
 function log.warn(message, fields) end
 
+--- What failed and will not mend itself.
 ---@param message string
 ---@param fields? llmproxy.log.fields
 function log.error(message, fields) end

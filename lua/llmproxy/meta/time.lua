@@ -12,6 +12,7 @@ function time.monotonic() end
 
 --- Waits, and lets other tasks of the pipeline go on; 0 lets them go on once. Raises while plugins are loaded, inside a coroutine of your own, and inside functions that `table.sort` or `string.gsub` call.
 ---@param seconds number 0 to a year
+---@async
 function time.sleep(seconds) end
 
 --- A moment as `2026-01-02T03:04:05.678901Z`.
