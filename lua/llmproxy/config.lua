@@ -86,10 +86,15 @@ end
 
 -- The registry of plugins. The folders that the file names are known before the rest of it is checked: plugins declare settings that are in it.
 local function open_registry(load, given)
-  local known = schema(load.host, { type = "any" }).plugin_path
-  local checked = settings.check({ plugin_path = known }, { plugin_path = given.plugin_path }, { folder = load.folder })
+  local known = schema(load.host, { type = "any" })
+  local checked = settings.check({ plugin_path = known.plugin_path, trusted_plugins = known.trusted_plugins },
+    { plugin_path = given.plugin_path, trusted_plugins = given.trusted_plugins }, { folder = load.folder })
   if not load.source.folders then add_plugin_path(load, checked.plugin_path) end
-  load.registry = plugins.registry(load.host, load.folders)
+  load.registry = plugins.registry(load.host, load.folders, checked.trusted_plugins)
+  for index, name in ipairs(checked.trusted_plugins or {}) do
+    local absent = type(name) == "string" and plugins.absent(load.registry, name)
+    if absent then load.report(("trusted_plugins[%d]"):format(index), absent) end
+  end
 end
 
 -- Finds the bus; its settings and dead_letters take the form that the declaration, made here, knows. Returns what the file gave in that form.
@@ -422,11 +427,12 @@ end
 local function find_plugins(host, source)
   local load = new_load(host, source)
   local given = evaluate(load)
-  local known = schema(load.host, { type = "any" }).plugin_path
-  local checked, errors = settings.check({ plugin_path = known }, { plugin_path = given.plugin_path }, { folder = load.folder })
+  local known = schema(load.host, { type = "any" })
+  local checked, errors = settings.check({ plugin_path = known.plugin_path, trusted_plugins = known.trusted_plugins },
+    { plugin_path = given.plugin_path, trusted_plugins = given.trusted_plugins }, { folder = load.folder })
   add_file_errors(load, errors)
   add_plugin_path(load, checked.plugin_path)
-  return load, plugins.registry(host, load.folders)
+  return load, plugins.registry(host, load.folders, checked.trusted_plugins)
 end
 
 --- What `plugins list` (no name), `plugins reference` (no name, describe is "markdown") and `plugins show NAME` print.

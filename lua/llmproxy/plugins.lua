@@ -36,9 +36,12 @@ local BATCH_FIELD = {
 
 ---@param host table
 ---@param folders string[] in order of search
+---@param trusted? string[] names of plugins that may use the interpreter's ffi
 ---@return table registry
-function plugins.registry(host, folders)
-  return { host = host, folders = folders, loaded = { transform = {}, dispatcher = {}, bus = {} } }
+function plugins.registry(host, folders, trusted)
+  local names = {}
+  for _, name in ipairs(trusted or {}) do names[name] = true end
+  return { host = host, folders = folders, trusted = names, loaded = { transform = {}, dispatcher = {}, bus = {} } }
 end
 
 local function names_in(registry, kind)
@@ -126,10 +129,20 @@ local function faults(plugin, kind)
 end
 
 -- The plugin, or nil and its errors, each beginning with the file's name.
-local function load_file(registry, kind, path)
+-- What a plugin sees; one that is trusted can require "ffi" as well.
+local function globals_of(registry, name)
+  if not registry.trusted[name] then return file.plugin_globals() end
+  local shared = require
+  return file.plugin_globals { require = function(module)
+    if module == "ffi" then return registry.host.ffi() end
+    return shared(module)
+  end }
+end
+
+local function load_file(registry, kind, name, path)
   local text, message = registry.host.read(path)
   if not text then return nil, { message } end
-  local plugin, wrong = file.run(text, path, nil, registry.host.run)
+  local plugin, wrong = file.run(text, path, globals_of(registry, name), registry.host.run)
   if wrong then return nil, { wrong } end
   local errors = faults(plugin, kind)
   for index, fault in ipairs(errors) do errors[index] = path .. ": " .. fault end
@@ -169,11 +182,25 @@ function plugins.load(registry, kind, name)
   if not known then
     local path = find(registry, kind, name)
     if not path then return nil, { unknown(registry, kind, name) }, false end
-    local plugin, errors = load_file(registry, kind, path)
+    local plugin, errors = load_file(registry, kind, name, path)
     known = { plugin = plugin, errors = errors }
     registry.loaded[kind][name] = known
   end
   return known.plugin, known.errors, true
+end
+
+--- Why there is no plugin of that name, of whatever kind; nil when there is one.
+---@param registry table
+---@param name string
+---@return string?
+function plugins.absent(registry, name)
+  local known = {}
+  for _, kind in ipairs(KINDS) do
+    if find(registry, kind, name) then return nil end
+    add(known, names_in(registry, kind))
+  end
+  local meant = settings.nearest(name, known)
+  return ("no plugin '%s'%s (searched: %s)"):format(name, meant and (", did you mean '%s'?"):format(meant) or "", table.concat(registry.folders, ", "))
 end
 
 --- Every plugin there is, by kind and name, and the errors of those that are broken.
@@ -290,7 +317,7 @@ end
 ---@return string?
 ---@return string[]? errors
 function plugins.show_text(registry, name)
-  local texts, errors, known = {}, {}, {}
+  local texts, errors = {}, {}
   for _, kind in ipairs(KINDS) do
     local plugin, wrong, found = plugins.load(registry, kind, name)
     if plugin then
@@ -298,12 +325,8 @@ function plugins.show_text(registry, name)
     elseif found then
       add(errors, wrong or {})
     end
-    add(known, names_in(registry, kind))
   end
-  if not texts[1] and not errors[1] then
-    local meant = settings.nearest(name, known)
-    errors[1] = ("no plugin '%s'%s (searched: %s)"):format(name, meant and (", did you mean '%s'?"):format(meant) or "", table.concat(registry.folders, ", "))
-  end
+  if not texts[1] and not errors[1] then errors[1] = plugins.absent(registry, name) end
   if errors[1] then return nil, errors end
   return table.concat(texts, "\n")
 end

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <lauxlib.h>
+#include <lualib.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -220,6 +221,23 @@ static int host_is_secret_field(lua_State *lua)
     return 1;
 }
 
+/* Kept in the registry, where only this function finds it. */
+static int host_ffi(lua_State *lua)
+{
+    static const char key;
+    lua_pushlightuserdata(lua, (void *)(uintptr_t)&key);
+    lua_rawget(lua, LUA_REGISTRYINDEX);
+    if (lua_isnil(lua, -1)) {
+        lua_pushcfunction(lua, luaopen_ffi);
+        lua_pushliteral(lua, "ffi");
+        lua_call(lua, 1, 1);
+        lua_pushlightuserdata(lua, (void *)(uintptr_t)&key);
+        lua_pushvalue(lua, -2);
+        lua_rawset(lua, LUA_REGISTRYINDEX);
+    }
+    return 1;
+}
+
 static int host_origin(lua_State *lua)
 {
     lua_Debug info;
@@ -266,6 +284,7 @@ void config_push_host(lua_State *lua, double run_seconds)
         {"network", host_network},
         {"tls", host_tls},
         {"is_secret_field", host_is_secret_field},
+        {"ffi", host_ffi},
         {"origin", host_origin},
         {NULL, NULL},
     };

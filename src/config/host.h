@@ -11,6 +11,7 @@
  *     network(text)              -> whether it is a network in CIDR notation
  *     tls(settings, host)        -> a TLS context | nil, message
  *     is_secret_field(name)      -> whether a header of that name carries a secret
+ *     ffi()                      -> LuaJIT's library of that name, for a plugin that the configuration trusts
  *     origin(function)           -> file, first line, last line | nil for one that is not from a file
  *     run(function, argument)    -> true, value | false, message: as pcall, but the message is a text that names the limit of memory; when plugins are described, for a limited time
  */

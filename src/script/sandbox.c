@@ -45,6 +45,18 @@ static int print(lua_State *lua)
     return 0;
 }
 
+/* All strings share it. */
+static void hide_string_metatable(lua_State *lua)
+{
+    lua_pushliteral(lua, "");
+    if (lua_getmetatable(lua, -1) != 0) {
+        lua_pushboolean(lua, 0);
+        lua_setfield(lua, -2, "__metatable");
+        lua_pop(lua, 1);
+    }
+    lua_pop(lua, 1);
+}
+
 /* load(chunk, name, mode, environment): of text only, whatever mode says. */
 static int load_text(lua_State *lua)
 {
@@ -318,6 +330,7 @@ void sandbox_open(lua_State *lua)
                                         "collectgarbage", "gcinfo", "module", "package", NULL});
     lua_getglobal(lua, "string");
     pattern_open(lua);
+    hide_string_metatable(lua);
     remove_fields(lua, (const char *const[]){"dump", NULL});
 
     lua_getglobal(lua, "coroutine");

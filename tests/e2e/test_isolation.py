@@ -91,3 +91,53 @@ def test_a_plugin_that_keeps_all_memory_does_not_keep_the_machine_busy(start_pro
     assert cpu_seconds(proxy.process) - before < 1, proxy.stderr
     proxy.exchange("GET", "/v1/models")
     proxy.wait_events(21, tmp_path / "innocent.jsonl")
+
+
+def plugin(folder, name, body):
+    (folder / "transforms").mkdir(parents=True, exist_ok=True)
+    (folder / "transforms" / f"{name}.lua").write_text(f'return {{ kind = "transform", api = 1, summary = "Tries.", new = function() return function(event) {body} return event end end }}')
+
+
+@pytest.mark.parametrize("code, words", [
+    ("made_here = 1", "the global made_here cannot be set: plugins share it; use a local variable"),
+    ("_G.made_here = 1", "the global made_here cannot be set"),
+    ("string.format = nil", "string.format cannot be set"),
+    ("table.concat = nil", "table.concat cannot be set"),
+    ("getmetatable('').__index = {}", "attempt to index a boolean value"),
+    ("getmetatable(_G).__newindex = nil", "attempt to index a boolean value"),
+    ("setmetatable(_G, nil)", "cannot change a protected metatable"),
+    ("require 'ffi'", "module 'ffi' not found"),
+    ("require 'io'", "module 'io' not found"),
+    ("require '../../etc/passwd'", "require"),
+    ("load('\\27LJ\\2')()", "attempt to call a nil value"),
+    ("package.loadlib('x', 'y')", "attempt to index global 'package' (a nil value)"),
+])
+def test_plugins_share_what_they_cannot_change(start_proxy, tmp_path, code, words):
+    plugin(tmp_path / "plugins", "tries", code)
+    plugin(tmp_path / "plugins", "other", "event.fine = made_here == nil and string.format('%d', 7) .. table.concat({ ('x'):rep(2) })")
+    proxy = start_proxy({"plugin_path": [str(tmp_path / "plugins")], "observability": {"pipelines": [
+        {"name": "x", "transforms": ["other", Lua("function(event) if event.path == '/bomb' then return event end return nil end"), "tries"], "dispatcher": "stdout"},
+        {"name": "y", "transforms": ["other"], "dispatcher": {1: "file", "path": str(tmp_path / "y.jsonl")}}]}})
+    proxy.exchange("GET", "/bomb")
+    wait_until(lambda: proxy.metrics().value("llm_proxy_events_dropped_total", pipeline="x", reason="transform_error") == 1, lambda: proxy.stderr)
+    assert words in proxy.stderr
+    assert proxy.wait_events(1, tmp_path / "y.jsonl")[0]["fine"] == "7xx"
+
+
+def test_ffi_is_for_those_that_are_trusted(start_proxy, tmp_path):
+    folder = tmp_path / "plugins"
+    plugin(folder, "near", "local ffi = require 'ffi' ffi.cdef 'int getpid(void);' event.process = ffi.C.getpid()")
+    (folder / "lib").mkdir()
+    (folder / "lib/helper.lua").write_text("return pcall(require, 'ffi')")
+    plugin(folder, "far", "event.far = require 'helper'")
+    pipelines = [{"name": "x", "transforms": ["near", "far"], "dispatcher": {1: "file", "path": str(tmp_path / "x.jsonl")}}]
+    proxy = start_proxy({"plugin_path": [str(folder)], "trusted_plugins": ["near"], "observability": {"pipelines": pipelines}})
+    proxy.exchange("GET", "/v1/models")
+    event = proxy.wait_events(1, tmp_path / "x.jsonl")[0]
+    assert event["process"] == proxy.process.pid and event["far"] is False
+
+
+def test_trust_in_nobody_is_a_mistake(start_proxy, tmp_path):
+    plugin(tmp_path / "plugins", "near", "")
+    proxy = start_proxy({"plugin_path": [str(tmp_path / "plugins")], "trusted_plugins": ["neer"]}, wait=False)
+    assert proxy.wait_exit() == 2 and "trusted_plugins[1]: no plugin 'neer', did you mean 'near'?" in proxy.stderr

@@ -36,7 +36,7 @@ end
 -- What other programs' Lua has and this one's has not, and what is used here.
 local INSTEAD = {
   os = "env(name, default) in the configuration, llmproxy.time in plugins", io = "read_file(path) in the configuration, llmproxy.file in plugins",
-  dofile = "require", loadfile = "require", loadstring = "load",
+  dofile = "require", loadfile = "require", loadstring = "load", ffi = "trusted_plugins in the configuration",
 }
 
 --- The message of an error with the whole name of the file: Lua writes "...end/of/it.lua" for long ones.
@@ -50,6 +50,27 @@ function file.place(message, name)
   local ending = message:match("^%.%.%.(.-):%d+: ")
   if ending and name:sub(-#ending) == ending then return name .. message:sub(4 + #ending) end
   return message
+end
+
+-- A table that reads as another one and takes nothing: what is shared by all code of a pipeline is not for one plugin to change.
+local function guarded(shared, what)
+  return setmetatable({}, {
+    __index = shared, __metatable = false,
+    __newindex = function(_, key) error(("%s%s cannot be set: plugins share it; use a local variable"):format(what, tostring(key)), 2) end,
+  })
+end
+
+--- The globals of a plugin or library: what there is, and nothing can be added. own: more names for this one alone.
+---@param own? table<string, any>
+---@return table
+function file.plugin_globals(own)
+  local shared = { _G = false }
+  for _, name in ipairs { "string", "table", "math", "coroutine", "bit" } do shared[name] = guarded(_G[name], name .. ".") end
+  for name, value in pairs(own or {}) do shared[name] = value end
+  setmetatable(shared, { __index = _G })
+  local globals = guarded(shared, "the global ")
+  shared._G = globals
+  return globals
 end
 
 --- The value that Lua source in a file returns; nil and one line that begins with a file's name and, where known, the line.
@@ -135,7 +156,7 @@ function file.extend_require(host, folders)
           if not text then error(message, 2) end
           loading[name] = true
           local value
-          value, message = file.run(text, path)
+          value, message = file.run(text, path, file.plugin_globals())
           loading[name] = nil
           if message then error(message, 0) end
           if value == nil then value = true end

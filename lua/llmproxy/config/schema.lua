@@ -221,6 +221,7 @@ return function(host, bus_field)
     timeouts = { type = "table", default = {}, fields = TIMEOUTS, doc = "of clients, and of routes that say nothing else" },
     routes = { type = "list", default = {}, items = { type = "table", fields = ROUTE }, doc = "which request goes where" },
     plugin_path = { type = "list", items = { type = "path" }, default = {}, doc = "folders of plugins" },
+    trusted_plugins = { type = "list", items = { type = "string", min = 1 }, default = {}, doc = "names of plugins that may use LuaJIT's ffi, and with it everything" },
     log = { type = "table", default = {}, fields = LOG, doc = "what is logged, and how" },
     observability = { type = "table", default = {}, fields = observability, doc = "events and what becomes of them" },
   }
