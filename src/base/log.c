@@ -75,13 +75,11 @@ static void append_printable(struct buffer *out, struct slice text, bool quoted)
 }
 
 /* JSON has escapes of its own, but demands them for C0 only. */
-static void append_json_string(struct buffer *out, struct slice text)
+static void append_json(struct buffer *out, struct slice json)
 {
-    struct buffer json = {0};
-    json_write_string(&json, text);
     for (size_t i = 0; i < json.size; i++) {
-        unsigned char c = (unsigned char)buffer_data(&json)[i];
-        if (!is_control(buffer_slice(&json), i)) {
+        unsigned char c = (unsigned char)json.data[i];
+        if (!is_control(json, i)) {
             buffer_append_char(out, (char)c);
             continue;
         }
@@ -89,6 +87,13 @@ static void append_json_string(struct buffer *out, struct slice text)
             out->size--;
         buffer_printf(out, "\\u%04x", c);
     }
+}
+
+static void append_json_string(struct buffer *out, struct slice text)
+{
+    struct buffer json = {0};
+    json_write_string(&json, text);
+    append_json(out, buffer_slice(&json));
     buffer_free(&json);
 }
 
@@ -126,7 +131,7 @@ static void format_text(struct buffer *out, enum log_level level, struct slice m
         buffer_append_char(out, ' ');
         append_printable(out, slice_of(fields->name), false);
         buffer_append_char(out, '=');
-        if (fields->kind != LOG_FIELD_STRING) {
+        if (fields->kind == LOG_FIELD_INTEGER || fields->kind == LOG_FIELD_NUMBER) {
             append_number(out, fields);
         } else if (needs_quotes(fields->string)) {
             buffer_append_char(out, '"');
@@ -151,6 +156,8 @@ static void format_json(struct buffer *out, enum log_level level, struct slice m
         buffer_append_char(out, ':');
         if (fields->kind == LOG_FIELD_STRING)
             append_json_string(out, fields->string);
+        else if (fields->kind == LOG_FIELD_JSON)
+            append_json(out, fields->string);
         else
             append_number(out, fields);
     }

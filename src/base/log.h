@@ -17,7 +17,7 @@ enum log_format { LOG_TEXT, LOG_JSON };
 
 struct log_field {
     const char *name; /* NULL ends a list */
-    enum { LOG_FIELD_STRING, LOG_FIELD_INTEGER, LOG_FIELD_NUMBER } kind;
+    enum { LOG_FIELD_STRING, LOG_FIELD_INTEGER, LOG_FIELD_NUMBER, LOG_FIELD_JSON } kind;
     struct slice string;
     int64_t integer;
     double number;
@@ -41,6 +41,12 @@ static inline struct log_field log_integer(const char *name, int64_t value)
 static inline struct log_field log_number(const char *name, double value)
 {
     return (struct log_field){.name = name, .kind = LOG_FIELD_NUMBER, .number = value};
+}
+
+/* A value of any kind, as JSON text, which must be valid: part of a line that is JSON, and a string in one that is text. */
+static inline struct log_field log_json(const char *name, struct slice text)
+{
+    return (struct log_field){.name = name, .kind = LOG_FIELD_JSON, .string = text};
 }
 
 /* How many lines a log_limit held back. It ends the list when there are none: the last field of a call. */

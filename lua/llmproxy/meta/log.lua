@@ -6,7 +6,7 @@
 --- At most 100 lines a second for each pipeline; a line tells how many were held back. Write no secrets and no bodies: logs are read by more people than events are.
 local log = {}
 
----@alias llmproxy.log.fields table<string, string|number|boolean> at most 32, written in the order of their names
+---@alias llmproxy.log.fields table<string, string|number|boolean|table> at most 32, written in the order of their names. A table is written as JSON. Texts, and JSON, are cut after 4096 bytes
 
 --- What helps to find a mistake; hidden unless `log.level` says otherwise.
 ---@param message string

@@ -84,6 +84,19 @@ static void json_escapes_once_what_cannot_be_printed(void **state)
                         "\"v\":\"\\u0000\\u001b\\u007f\\u009bm\xc2\xa0\xc3\xa9\"}\n");
 }
 
+static void json_values_stand_as_they_are_in_json_and_as_strings_in_text(void **state)
+{
+    (void)state;
+    static const char value[] = "{\"a\":[1,\"\x7f\xc2\x9b\"]}";
+    log_configure(LOG_INFO, LOG_JSON);
+    log_info("m", log_json("v", slice_of(value)), log_json("w", SLICE("null")));
+    assert_string_equal(written_line(), "{\"time\":\"\",\"level\":\"info\",\"message\":\"m\","
+                                        "\"v\":{\"a\":[1,\"\\u007f\\u009b\"]},\"w\":null}\n");
+    log_configure(LOG_INFO, LOG_TEXT);
+    log_info("m", log_json("v", slice_of(value)), log_json("w", SLICE("null")));
+    assert_string_equal(written_line(), " info  m v=\"{\\\"a\\\":[1,\\\"\\x7f\\xc2\\x9b\\\"]}\" w=null\n");
+}
+
 static void levels_below_are_silent(void **state)
 {
     (void)state;
@@ -134,6 +147,7 @@ int main(void)
         cmocka_unit_test(text_values_are_quoted_where_they_would_mislead),
         cmocka_unit_test(an_entry_is_one_printable_line),
         cmocka_unit_test(json_escapes_once_what_cannot_be_printed),
+        cmocka_unit_test(json_values_stand_as_they_are_in_json_and_as_strings_in_text),
         cmocka_unit_test(levels_below_are_silent),
         cmocka_unit_test(logging_leaves_errno_alone),
         cmocka_unit_test(a_limit_lets_one_through_and_counts_the_rest),

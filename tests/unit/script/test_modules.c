@@ -170,8 +170,10 @@ static void arguments_are_named_when_they_are_wrong(void **state)
          "file:write: call it with a colon, as in handle:write(text)"},
         {"require('llmproxy.log').info()", "llmproxy.log.info: message: expected a string, got nothing"},
         {"require('llmproxy.log').warn('x', 1)", "llmproxy.log.warn: fields: expected a table, got number"},
-        {"require('llmproxy.log').error('x', { a = {} })",
-         "llmproxy.log.error: fields.a: expected a string, a number or a boolean, got table"},
+        {"require('llmproxy.log').error('x', { a = print })",
+         "llmproxy.log.error: fields.a: expected a string, a number, a boolean or a table, got function"},
+        {"require('llmproxy.log').debug('x', { a = print })",
+         "llmproxy.log.debug: fields.a: expected a string, a number, a boolean or a table, got function"},
         {"require('llmproxy.log').debug('x', { 1 })", "llmproxy.log.debug: fields: a name is a number"},
         {"local many = {} for i = 1, 33 do many['f' .. i] = i end require('llmproxy.log').info('x', many)",
          "llmproxy.log.info: fields: more than 32"},
@@ -230,11 +232,39 @@ static void log_lines_have_the_pipeline_and_sorted_fields(void **state)
     log_configure(LOG_INFO, LOG_TEXT);
     assert_null(strstr(text, "hidden"));
     assert_non_null(strstr(text, "\"level\":\"warn\",\"message\":\"seen\",\"pipeline\":\"test\",\"count\":3,"
-                                 "\"flag\":\"true\",\"name\":\"a b\",\"nothing\":\"null\",\"number\":1.5}"));
+                                 "\"flag\":true,\"name\":\"a b\",\"nothing\":null,\"number\":1.5}"));
     const char *printed = strstr(text, "\"level\":\"info\",\"message\":\"printed");
     assert_non_null(printed);
     assert_non_null(strstr(printed, "nil"));
     assert_non_null(strstr(printed, "true\",\"pipeline\":\"test\"}"));
+    free(text);
+}
+
+static void log_fields_may_be_nested_within_limits(void **state)
+{
+    static const char code[] =
+        "local log, json = require 'llmproxy.log', require 'llmproxy.json' local itself = {} itself.a = "
+        "itself "
+        "log.info('nested', { a = { b = { 1, true, json.null }, c = 'x\\ty' }, e = {}, f = json.array(), g = "
+        "{ print }, "
+        "h = itself }) log.info('long', { json = { ('x'):rep(5000) }, text = ('ü'):rep(3000) })";
+    struct place *place = *state;
+    log_configure(LOG_INFO, LOG_JSON);
+    char *text = logged(place, code);
+    log_configure(LOG_INFO, LOG_TEXT);
+    assert_non_null(strstr(text, "\"message\":\"nested\",\"pipeline\":\"test\",\"a\":{\"b\":[1,true,null],"
+                                 "\"c\":\"x\\ty\"},\"e\":{},\"f\":[],"
+                                 "\"g\":\"[1]: cannot be written as JSON: a function\","
+                                 "\"h\":\"a: cannot be written as JSON: a table that contains itself\"}"));
+    const char *line = strstr(text, "\"message\":\"long\"");
+    assert_non_null(line);
+    assert_non_null(strstr(line, "\"json\":\"[\\\"xxx"));
+    assert_non_null(strstr(line, "xxx…\",\"text\":\"üüü"));
+    assert_non_null(strstr(line, "üüü…\"}"));
+    assert_in_range(strlen(line), 8192, 8400);
+    free(text);
+    text = logged(place, code);
+    assert_non_null(strstr(text, "nested pipeline=test a=\"{\\\"b\\\":[1,true,null],\\\"c\\\":"));
     free(text);
 }
 
@@ -270,6 +300,7 @@ int main(void)
         TEST(arguments_are_named_when_they_are_wrong),
         TEST(times_are_written_and_read),
         TEST(log_lines_have_the_pipeline_and_sorted_fields),
+        TEST(log_fields_may_be_nested_within_limits),
         TEST(log_lines_are_limited),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
