@@ -78,14 +78,11 @@ return {
     time.format(0, settings.index:find("%", 1, true) and settings.index or "")
     if settings.api_key and settings.username then error("api_key and username are two ways to say who it is: give one of them", 0) end
     local url = settings.url:gsub("/+$", "") .. "/_bulk?filter_path=errors,items.*.status,items.*.error"
-    local headers = {
-      ["content-type"] = "application/x-ndjson", accept = "application/json", authorization = authorization(settings), ["content-encoding"] = settings.gzip and "gzip" or nil,
-    }
+    local headers = { ["content-type"] = "application/x-ndjson", accept = "application/json", authorization = authorization(settings) }
     return {
       deliver = function(_, batch)
-        local body = lines(batch, settings)
         local response, err = http.post {
-          url = url, headers = headers, body = settings.gzip and codec.gzip.encode(body) or body, timeout = settings.timeout, max_response_bytes = 16 * 2 ^ 20,
+          url = url, headers = headers, body = lines(batch, settings), gzip = settings.gzip, timeout = settings.timeout, max_response_bytes = 16 * 2 ^ 20,
           tls = settings.ca_file and { ca_file = settings.ca_file } or nil,
         }
         if not response or response.status ~= 200 then return verdict.from_http(response, err) end

@@ -109,7 +109,6 @@ return {
     local url = address_of(settings, signal)
     local headers = { ["content-type"] = "application/json" }
     for name, value in pairs(settings.headers) do headers[name:lower()] = value end
-    if settings.compression == "gzip" then headers["content-encoding"] = "gzip" end
     local rejected = metrics.counter("otlp_rejected_total", "Spans and log records that the collector did not take.")
     local item_of = settings.signal == "traces" and span_of or record_of
     return {
@@ -119,8 +118,9 @@ return {
         local resource = { attributes = genai.resource_of(batch.events[1], settings) }
         local scope = { scope = { name = "llm-proxy" }, schemaUrl = "https://opentelemetry.io/schemas/1.41.0", [signal.items] = items }
         local body = json.encode { [signal.resource] = { { resource = resource, [signal.scope] = { scope } } } }
-        if settings.compression == "gzip" then body = codec.gzip.encode(body) end
-        local response, err = http.post { url = url, headers = headers, body = body, timeout = settings.timeout, max_response_bytes = 4 * 2 ^ 20 }
+        local response, err = http.post {
+          url = url, headers = headers, body = body, gzip = settings.compression == "gzip", timeout = settings.timeout, max_response_bytes = 4 * 2 ^ 20,
+        }
         if response and response.status == 200 then return judge(response, signal, rejected) end
         if response and response.status >= 500 and not RETRIED[response.status] then return verdict.reject(("answered %d, which is not to be tried again"):format(response.status)) end
         return verdict.from_http(response, err)

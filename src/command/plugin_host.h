@@ -8,7 +8,7 @@
  *     trace()                     where the code that runs was called from, a line for each call, without calls of the runtime library
  *     spawn(work, value, failed)  runs work(value, false) as a task; each time it raises, failed(message), then anew as work(value, true)
  *     call_outside(function)      calls it where nothing can wait, as when plugins are loaded -> true | false, message
- *     intercept(answer)           what llmproxy.http is to send goes to answer(method, options), which returns a response, nil and a message, or false: it is really sent
+ *     intercept(answer)           what llmproxy.http is to send goes to answer(method, options, url), which returns a response, nil and a message, or false: it is really sent
  *     record(event)               the record of an event in canonical form
  *     event(record)               its table, as transforms get it
  *     encode(value, record)       its JSON; record: of the event that it was, so that it is written in canonical form -> text | nil, message

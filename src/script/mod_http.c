@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "script/compress.h"
 #include "script/host.h"
 #include "script/http_client.h"
 #include "script/mod_http.h"
@@ -16,10 +17,11 @@
 #define LONGEST_TIMEOUT_S          86400.0
 #define DEFAULT_MAX_RESPONSE_BYTES (1024 * 1024)
 #define MOST_RESPONSE_BYTES        (1024 * 1024 * 1024)
+#define DEFAULT_GZIP_LEVEL         6
 
 static const char *const OPTION_NAMES[] = {
-    "url",   "headers", "body", "timeout", "connect_timeout", "tls", "max_response_bytes",
-    "proxy", "method",  NULL};
+    "url",   "query",  "headers", "body", "gzip", "timeout", "connect_timeout", "tls", "max_response_bytes",
+    "proxy", "method", NULL};
 static const char *const TLS_NAMES[] = {"ca_file", "verify", "client_cert", "client_key", NULL};
 
 /* The client of this state; freed with it. */
@@ -171,15 +173,17 @@ static struct name_value read_header(lua_State *lua)
 static void read_headers(lua_State *lua, int table, struct http_client_request *request)
 {
     lua_getfield(lua, table, "headers");
-    if (lua_isnil(lua, -1))
-        return;
+    if (lua_isnil(lua, -1)) {
+        lua_newtable(lua);
+        lua_replace(lua, -2);
+    }
     if (!lua_istable(lua, -1))
         script_raise(lua, "headers: expected a table, got a %s", luaL_typename(lua, -1));
     int headers = lua_gettop(lua);
     size_t count = 0;
     for (lua_pushnil(lua); lua_next(lua, headers) != 0; lua_pop(lua, 1))
         count++;
-    struct name_value *list = lua_newuserdata(lua, (count + 1) * sizeof(*list));
+    struct name_value *list = lua_newuserdata(lua, (count + 2) * sizeof(*list)); /* and content-encoding */
     for (lua_pushnil(lua); lua_next(lua, headers) != 0; lua_pop(lua, 1))
         list[request->header_count++] = read_header(lua);
     request->headers = list;
@@ -214,12 +218,112 @@ static void read_tls(lua_State *lua, int table, struct http_client_request *requ
     request->insecure = lua_isboolean(lua, -1) && lua_toboolean(lua, -1) == 0;
 }
 
+static void append_encoded(struct buffer *out, struct slice text)
+{
+    for (size_t i = 0; i < text.size; i++) {
+        unsigned char c = (unsigned char)text.data[i];
+        bool letter = ascii_lower((char)c) >= 'a' && ascii_lower((char)c) <= 'z',
+             digit = c >= '0' && c <= '9';
+        if (letter || digit || c == '-' || c == '.' || c == '_' || c == '~')
+            buffer_append_char(out, (char)c);
+        else
+            buffer_printf(out, "%%%02X", c);
+    }
+}
+
+/* One parameter, or several of one name: the name is at -2, the value at -1. */
+static void append_parameter(lua_State *lua, struct buffer *out)
+{
+    struct slice name;
+    int kind = lua_type(lua, -1);
+    if (lua_type(lua, -2) != LUA_TSTRING)
+        script_raise(lua, "query: expected names as keys, got a %s", luaL_typename(lua, -2));
+    name.data = lua_tolstring(lua, -2, &name.size);
+    if (kind == LUA_TTABLE) {
+        for (int i = 1, count = (int)lua_objlen(lua, -1); i <= count; i++) {
+            lua_pushvalue(lua, -2);
+            lua_rawgeti(lua, -2, i);
+            if (lua_istable(lua, -1))
+                script_raise(lua, "query: %s: expected a list of strings and numbers", name.data);
+            append_parameter(lua, out);
+            lua_pop(lua, 2);
+        }
+        return;
+    }
+    if (kind != LUA_TSTRING && kind != LUA_TNUMBER && kind != LUA_TBOOLEAN)
+        script_raise(lua, "query: %s: expected a string, a number, true or false, or a list, got a %s",
+                     name.data, luaL_typename(lua, -1));
+    struct slice value = SLICE("false");
+    if (kind != LUA_TBOOLEAN) {
+        lua_pushvalue(
+            lua, -1); /* what turns a number into a text shall not touch the table that is walked through */
+        value.data = lua_tolstring(lua, -1, &value.size);
+    } else if (lua_toboolean(lua, -1)) {
+        value = SLICE("true");
+    }
+    if (out->size > 0)
+        buffer_append_char(out, '&');
+    append_encoded(out, name);
+    buffer_append_char(out, '=');
+    append_encoded(out, value);
+    if (kind != LUA_TBOOLEAN)
+        lua_pop(lua, 1);
+}
+
+/* The address with the parameters of `query` behind those that it has, in front of a fragment. */
+static const char *with_query(lua_State *lua, int table, const char *url)
+{
+    lua_getfield(lua, table, "query");
+    if (lua_isnil(lua, -1))
+        return url;
+    if (!lua_istable(lua, -1))
+        script_raise(lua, "query: expected a table, got a %s", luaL_typename(lua, -1));
+    struct buffer *query = script_scratch(lua, SCRIPT_SCRATCH_MODULE);
+    int parameters = lua_gettop(lua);
+    for (lua_pushnil(lua); lua_next(lua, parameters) != 0; lua_pop(lua, 1))
+        append_parameter(lua, query);
+    if (query->size == 0)
+        return url;
+    size_t size = strcspn(url, "#");
+    lua_pushlstring(lua, url, size);
+    lua_pushstring(lua, memchr(url, '?', size) != NULL ? "&" : "?");
+    lua_pushlstring(lua, buffer_data(query), query->size);
+    lua_pushstring(lua, url + size);
+    lua_concat(lua, 4);
+    return lua_tostring(lua, -1);
+}
+
 static const char *read_url(lua_State *lua, int table)
 {
     const char *url = read_text(lua, table, "", "url");
     if (url == NULL)
         script_raise(lua, "url: expected a string, got nothing");
-    return url;
+    return with_query(lua, table, url);
+}
+
+/* Compresses the body, as `gzip` says: true, or a level. */
+static void compress_body(lua_State *lua, int table, struct http_client_request *request)
+{
+    lua_getfield(lua, table, "gzip");
+    if (!lua_toboolean(lua, -1))
+        return;
+    int level = lua_isboolean(lua, -1) ? DEFAULT_GZIP_LEVEL : (int)lua_tointeger(lua, -1);
+    if ((!lua_isboolean(lua, -1) && lua_type(lua, -1) != LUA_TNUMBER) || level < 1 || level > 9)
+        script_raise(lua, "gzip: expected true, false or a level from 1 to 9");
+    for (size_t i = 0; i < request->header_count; i++) {
+        if (slice_equal_nocase(request->headers[i].name, SLICE("content-encoding")))
+            script_raise(lua, "gzip: the header content-encoding is given already");
+    }
+    if (!request->has_body)
+        return;
+    struct buffer *out = script_scratch(lua, SCRIPT_SCRATCH_MODULE);
+    const char *failure = gzip_encode(request->body, level, out);
+    if (failure != NULL)
+        script_raise(lua, "gzip: %s", failure);
+    lua_pushlstring(lua, buffer_data(out), out->size);
+    request->body.data = lua_tolstring(lua, -1, &request->body.size);
+    struct name_value *headers = (struct name_value *)(uintptr_t)request->headers;
+    headers[request->header_count++] = (struct name_value){SLICE("content-encoding"), SLICE("gzip")};
 }
 
 static const char *read_method(lua_State *lua, int table, const char *fixed)
@@ -238,12 +342,13 @@ static const char *read_method(lua_State *lua, int table, const char *fixed)
 static void read_request(lua_State *lua, const char *method, struct http_client_request *request)
 {
     script_check_table(lua, 1, "options");
-    luaL_checkstack(lua, 30, "options");
+    luaL_checkstack(lua, 40, "options");
     check_names(lua, 1, "", OPTION_NAMES);
     request->url = read_url(lua, 1);
     request->method = read_method(lua, 1, method);
     read_headers(lua, 1, request);
     read_body(lua, 1, request);
+    compress_body(lua, 1, request);
     read_tls(lua, 1, request);
     request->proxy = read_text(lua, 1, "", "proxy");
     request->timeout_s = read_number(lua, 1, "timeout", DEFAULT_TIMEOUT_S, 0.001, LONGEST_TIMEOUT_S);
@@ -338,15 +443,16 @@ void http_intercept(lua_State *lua)
 }
 
 /* Whether somebody answered; then the two results are on the stack. */
-static bool is_intercepted(lua_State *lua, const char *method)
+static bool is_intercepted(lua_State *lua, const struct http_client_request *request)
 {
     lua_pushlightuserdata(lua, (void *)(uintptr_t)&interceptor_key);
     lua_rawget(lua, LUA_REGISTRYINDEX);
     if (lua_isnil(lua, -1))
         return false;
-    lua_pushstring(lua, method);
+    lua_pushstring(lua, request->method);
     lua_pushvalue(lua, 1);
-    lua_call(lua, 2, 2);
+    lua_pushstring(lua, request->url);
+    lua_call(lua, 3, 2);
     return lua_type(lua, -2) != LUA_TBOOLEAN;
 }
 
@@ -357,7 +463,7 @@ static int send_request(lua_State *lua, const char *method)
     script_check_wait(lua);
     if (!is_http_address(slice_of(request.url)))
         return script_fail(lua, "url: not an http or https address");
-    if (is_intercepted(lua, request.method))
+    if (is_intercepted(lua, &request))
         return 2;
     struct http_client *client = client_of(lua);
     struct waiting *waiting = xcalloc(1, sizeof(*waiting));
@@ -381,10 +487,31 @@ static int http_post(lua_State *lua)
     return send_request(lua, "POST");
 }
 
+static int http_put(lua_State *lua)
+{
+    return send_request(lua, "PUT");
+}
+
+static int http_patch(lua_State *lua)
+{
+    return send_request(lua, "PATCH");
+}
+
+static int http_delete(lua_State *lua)
+{
+    return send_request(lua, "DELETE");
+}
+
+static int http_head(lua_State *lua)
+{
+    return send_request(lua, "HEAD");
+}
+
 int script_open_http(lua_State *lua)
 {
     static const luaL_Reg functions[] = {
-        {"request", http_request}, {"get", http_get}, {"post", http_post}, {NULL, NULL}};
+        {"request", http_request}, {"get", http_get},       {"post", http_post}, {"put", http_put},
+        {"patch", http_patch},     {"delete", http_delete}, {"head", http_head}, {NULL, NULL}};
     script_new_module(lua, "llmproxy.http", functions);
     return 1;
 }

@@ -49,6 +49,46 @@ return {
     t.equal(sent(server:requests()[3], "content-length"), "0")
   end,
 
+  ["each method has a function"] = function(t)
+    local server = serve(t, t.answer(200))
+    for index, name in ipairs { "get", "post", "put", "patch", "delete", "head" } do
+      t.equal(http[name] { url = url_of(server), body = index > 1 and index < 5 and "b" or nil }.status, 200, name)
+      t.matches(server:requests()[index], "^" .. name:upper() .. " / ")
+    end
+    t.raises("llmproxy.http.put: method: this function sends PUT only", http.put, { url = url_of(server), method = "POST" })
+  end,
+
+  ["parameters are added to the address, encoded"] = function(t)
+    local server = serve(t, t.answer(200))
+    http.get { url = url_of(server, "/x?a=1#part"), query = { ["b c"] = "ü&=+ ", [""] = "" } }
+    local target = server:requests()[1]:match("^GET (%S+) ")
+    t.ok(target == "/x?a=1&b%20c=%C3%BC%26%3D%2B%20&=" or target == "/x?a=1&=&b%20c=%C3%BC%26%3D%2B%20", target)
+    http.get { url = url_of(server, "/x"), query = { n = { 1, "two", true, 0.5 } } }
+    t.matches(server:requests()[2], "GET /x?n=1&n=two&n=true&n=0.5 ", true)
+    http.get { url = url_of(server, "/x"), query = {} }
+    t.matches(server:requests()[3], "GET /x HTTP", true)
+    t.raises("llmproxy.http.get: query: n: expected a string, a number, true or false, or a list, got a function", http.get, { url = url_of(server), query = { n = print } })
+    t.raises("llmproxy.http.get: query: n: expected a list of strings and numbers", http.get, { url = url_of(server), query = { n = { {} } } })
+    t.raises("llmproxy.http.get: query: expected names as keys, got a number", http.get, { url = url_of(server), query = { "x" } })
+    t.raises("llmproxy.http.get: query: expected a table, got a string", http.get, { url = url_of(server), query = "a=b" })
+  end,
+
+  ["a body is compressed when asked"] = function(t)
+    local server = serve(t, t.answer(200))
+    local body = ("hello "):rep(1000)
+    http.post { url = url_of(server), body = body, gzip = true, headers = { ["content-type"] = "text/plain" } }
+    local request = server:requests()[1]
+    t.equal(sent(request, "content-encoding"), "gzip")
+    t.equal(codec.gzip.decode(request:match("\r\n\r\n(.*)$")), body)
+    http.put { url = url_of(server), body = body, gzip = 9 }
+    t.equal(codec.gzip.decode(server:requests()[2]:match("\r\n\r\n(.*)$")), body)
+    http.post { url = url_of(server), body = body, gzip = false }
+    t.equal(sent(server:requests()[3], "content-encoding"), nil)
+    t.raises("llmproxy.http.post: gzip: expected true, false or a level from 1 to 9", http.post, { url = url_of(server), body = body, gzip = 10 })
+    t.raises("llmproxy.http.post: gzip: expected true, false or a level from 1 to 9", http.post, { url = url_of(server), body = body, gzip = "6" })
+    t.raises("gzip: the header content-encoding is given already", http.post, { url = url_of(server), body = body, gzip = true, headers = { ["Content-Encoding"] = "br" } })
+  end,
+
   ["chunked bodies and answers without an end of their own are read"] = function(t)
     local server = serve(t, { text = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nTrailer: x\r\n\r\n" },
       { text = "HTTP/1.1 200 OK\r\n\r\nuntil the end", close = true })

@@ -14,7 +14,9 @@ local http = {}
 ---@field url string begins with http:// or https://; "user:password@" in it is sent as basic authentication
 ---@field method? string GET if not given
 ---@field headers? table<string, string> by name; CR, LF, NUL and other control characters raise, and so do content-length, transfer-encoding, connection, upgrade and expect, which the host sets. Without a user-agent it is llm-proxy/VERSION
+---@field query? table<string, string|number|boolean|(string|number|boolean)[]> parameters to add to the address, encoded
 ---@field body? string
+---@field gzip? boolean|integer compress the body, with that level (6 if true), and say so in content-encoding
 ---@field timeout? number seconds for all of it; 10 if not given
 ---@field connect_timeout? number seconds until the connection stands; 5 if not given
 ---@field max_response_bytes? integer of the answer's body; what is more is not read. 1 MiB if not given
@@ -47,5 +49,33 @@ function http.get(options) end
 ---@return string? reason
 ---@async
 function http.post(options) end
+
+--- http.request with the method PUT.
+---@param options llmproxy.http.options
+---@return llmproxy.http.response? response
+---@return string? reason
+---@async
+function http.put(options) end
+
+--- http.request with the method PATCH.
+---@param options llmproxy.http.options
+---@return llmproxy.http.response? response
+---@return string? reason
+---@async
+function http.patch(options) end
+
+--- http.request with the method DELETE.
+---@param options llmproxy.http.options
+---@return llmproxy.http.response? response
+---@return string? reason
+---@async
+function http.delete(options) end
+
+--- http.request with the method HEAD; the answer has no body.
+---@param options llmproxy.http.options
+---@return llmproxy.http.response? response
+---@return string? reason
+---@async
+function http.head(options) end
 
 return http

@@ -23,9 +23,9 @@ local function lower_names(headers)
   return lower
 end
 
-local function read(method, options)
-  local path, query = options.url:match("^%w+://[^/?#]*([^?#]*)%??([^#]*)")
-  local request = { method = method, url = options.url, path = path == "" and "/" or path, query = query ~= "" and query or nil, headers = lower_names(options.headers), body = options.body or "" }
+local function read(method, options, url)
+  local path, query = url:match("^%w+://[^/?#]*([^?#]*)%??([^#]*)")
+  local request = { method = method, url = url, path = path == "" and "/" or path, query = query ~= "" and query or nil, headers = lower_names(options.headers), body = options.body or "" }
   function request.json()
     local value, message = json.decode(request.body)
     if value == nil then error("the request's body is no JSON: " .. message, 2) end
@@ -92,14 +92,14 @@ return function(host)
     allowed[#allowed + 1] = { prefix = prefix }
   end
 
-  local function answer(method, options)
+  local function answer(method, options, url)
     local destination = longest(destinations, options.url)
     if not destination then
       if longest(allowed, options.url) then return false end
       unexpected = unexpected or ("%s %s was sent, and nobody plays that destination: http.fake(\"%s\")"):format(method, options.url, options.url:match("^%w+://[^/?#]*"))
       return nil, unexpected
     end
-    local request = read(method, options)
+    local request = read(method, options, url)
     destination.requests[#destination.requests + 1] = request
     local fine, answered = pcall(next_answer, destination, request) -- code under test may catch what a script raises
     if not fine then
