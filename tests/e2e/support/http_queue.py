@@ -116,13 +116,13 @@ class HttpQueue:
         return 200, {"waiting": len(group.waiting)}
 
     def fetch(self, queue, group, most, wait, seconds):
-        end = time.monotonic() + wait
+        end, server = time.monotonic() + wait, self.server
         while True:
             group.expire()
-            if group.waiting or time.monotonic() >= end or self.server is None:
+            if group.waiting or time.monotonic() >= end or self.server is not server:
                 break
             self.changed.wait(min(0.05, wait))
-        taken = group.take(most, seconds, self.leases) if self.server else []
+        taken = group.take(most, seconds, self.leases) if server and self.server is server else []
         return [{"lease": lease, "id": f"m{number}", "attempts": group.attempts[number], "event": queue.messages[number]} for lease, number in taken]
 
     # The server
