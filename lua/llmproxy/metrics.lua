@@ -5,9 +5,11 @@
 --
 -- becomes llm_proxy_plugin_teams_unknown_total{pipeline="…",route="…"}. Declare them in `new`. Counts outlive a reload; plugins and pipelines that declare the same metric share it, each pipeline
 -- with its own label.
--- Labels are for what has few values: a metric takes 500 combinations of them in each pipeline, what comes after these counts under "other", which is logged once.
+-- Labels are for what has few values: a metric takes 500 combinations of them in each pipeline, what comes after these counts under "other", which is logged once. Values are cut after 128 bytes.
+-- All metrics of a pipeline's plugins together have 10,000 combinations: to declare one more raises, and what comes with new labels is not counted.
 local log = require "llmproxy.log"
 local series = require "llmproxy.metrics.series"
+local text = require "llmproxy.text"
 
 local metrics = {}
 
@@ -52,29 +54,34 @@ local function check_buckets(buckets)
   return buckets
 end
 
+local function tell(self, message)
+  if not self.told then log.warn(message, { metric = self.name }) end
+  self.told = true
+end
+
 -- All values as labels of the series, in the order of their declaration; "other" when there are too many.
 local function find(self, values)
   local labels, parts = {}, {}
   for index, name in ipairs(self.labels) do
     local value = values and values[name]
-    value = value == nil and "" or tostring(value):sub(1, LONGEST_VALUE)
+    value = value == nil and "" or text.truncate(tostring(value), LONGEST_VALUE)
     labels[#labels + 1], labels[#labels + 2] = name, value
     parts[index] = value
   end
   local key = table.concat(parts, "\0")
   local found = self.known[key]
   if found then return found end
-  if self.count >= MOST_SERIES then
-    if not self.told then
-      self.told = true
-      log.warn("a metric has too many combinations of labels: the rest counts as \"other\"", { metric = self.name, most = MOST_SERIES })
-    end
+  local made, message
+  if self.count < MOST_SERIES then made, message = series.find(self.kind, self.name, self.help, labels, self.bounds) end
+  if not made and not message then
+    tell(self, "a metric has too many combinations of labels: the rest counts as \"other\"")
     for index = 2, #labels, 2 do labels[index] = "other" end
     key = "\0other"
     if self.known[key] then return self.known[key] end
+    made, message = series.find(self.kind, self.name, self.help, labels, self.bounds, true)
   end
-  local made, message = series.find(self.kind, self.name, self.help, labels, self.bounds)
-  if not made then error(("llmproxy.metrics.%s: %s"):format(self.kind, message), 3) end
+  if not made or message and not values then error(("llmproxy.metrics.%s: %s"):format(self.kind, message), 4) end
+  if message then tell(self, "a metric does not count what has new labels: the pipeline's plugins have too many") end -- no reason to lose an event
   self.known[key], self.count = made, self.count + 1
   return made
 end
@@ -83,7 +90,7 @@ local function declare(kind, name, help, labels, bounds)
   if type(name) ~= "string" or not name:find("^[%a_][%w_]*$") or #name > 100 then fail(kind, "name: expected a name of letters, digits and _, got %s", tostring(name)) end
   if type(help) ~= "string" then fail(kind, "help: expected a string, got %s", type(help)) end
   local metric = setmetatable({ kind = kind, name = "llm_proxy_plugin_" .. name, help = help, labels = check_labels(kind, labels), bounds = bounds, known = {}, count = 0 }, methods)
-  if not metric.labels[1] then find(metric) end -- there from the beginning, as 0
+  if not metric.labels[1] then find(metric, nil) end -- there from the beginning, as 0
   return metric
 end
 
@@ -142,7 +149,7 @@ function methods:add(number, labels)
   if number == nil then number = 1 end
   check_values(self, "number", number, labels)
   if self.kind == "counter" and number < 0 then error("llmproxy.metrics: number: expected 0 or more for a counter, got " .. tostring(number), 2) end
-  series.add(find(self, labels), number)
+  series.add(find(self, labels or {}), number)
 end
 
 --- Sets a gauge.
@@ -151,7 +158,7 @@ end
 function methods:set(number, labels)
   expect_kind(self, "set", "gauge")
   check_values(self, "number", number, labels)
-  series.set(find(self, labels), number)
+  series.set(find(self, labels or {}), number)
 end
 
 --- Counts a value in a histogram.
@@ -160,7 +167,7 @@ end
 function methods:observe(number, labels)
   expect_kind(self, "observe", "histogram")
   check_values(self, "number", number, labels)
-  series.observe(find(self, labels), number)
+  series.observe(find(self, labels or {}), number)
 end
 
 return metrics

@@ -208,6 +208,39 @@ struct metric *metrics_histogram(struct metrics *metrics, const char *name, cons
     return find_metric(metrics, METRIC_HISTOGRAM, name, help, labels, bounds, bound_count);
 }
 
+bool metrics_has(struct metrics *metrics, const char *name, const struct metric_label *labels)
+{
+    char *rendered = render_labels(labels);
+    pthread_mutex_lock(&metrics->registry);
+    const struct family *family = metrics->first;
+    while (family != NULL && strcmp(family->name, name) != 0)
+        family = family->next;
+    const struct metric *metric = family != NULL ? family->first : NULL;
+    while (metric != NULL && strcmp(metric->labels, rendered) != 0)
+        metric = metric->next;
+    pthread_mutex_unlock(&metrics->registry);
+    free(rendered);
+    return metric != NULL;
+}
+
+size_t metrics_count(struct metrics *metrics, const char *name, bool whole_name, struct metric_label first)
+{
+    size_t count = 0, compared = strlen(name) + (whole_name ? 1 : 0);
+    pthread_mutex_lock(&metrics->registry);
+    for (const struct family *family = metrics->first; family != NULL; family = family->next) {
+        if (strncmp(family->name, name, compared) != 0)
+            continue;
+        for (const struct metric *metric = family->first; metric != NULL; metric = metric->next) {
+            const struct metric_label *pair = metric->pairs;
+            if (pair->name != NULL && strcmp(pair->name, first.name) == 0 &&
+                strcmp(pair->value, first.value) == 0)
+                count++;
+        }
+    }
+    pthread_mutex_unlock(&metrics->registry);
+    return count;
+}
+
 void metric_add(struct metric *metric, int64_t amount)
 {
     atomic_fetch_add_explicit(&metric->value, amount, memory_order_relaxed);

@@ -33,6 +33,11 @@ struct metric *metrics_gauge(struct metrics *metrics, const char *name, const ch
 struct metric *metrics_histogram(struct metrics *metrics, const char *name, const char *help,
                                  const struct metric_label *labels, const double *bounds, size_t bound_count);
 
+/* Whether there is this series. */
+bool metrics_has(struct metrics *metrics, const char *name, const struct metric_label *labels);
+/* How many series there are that have this as their first label: of the metric of that name, or of all whose names begin with it. */
+size_t metrics_count(struct metrics *metrics, const char *name, bool whole_name, struct metric_label first);
+
 /* Counter or gauge. A gauge takes negative amounts. */
 void metric_add(struct metric *metric, int64_t amount);
 /* Gauge. */

@@ -1,8 +1,11 @@
 /*
  * llmproxy.metrics.series: single series of the program's metrics, for lua/llmproxy/metrics.lua, which checks everything; plugins use that one.
  *
- *     find(kind, name, help, { name, value, … }, bounds) -> series | nil, message
+ *     find(kind, name, help, { name, value, … }, bounds, overflow) -> series | nil: its metric has too many | series that counts nothing, message: the pipeline has too many |
+ *         nil, message: it is another metric
  *     add(series, number), set(series, number), observe(series, number)
+ *
+ * The registry never forgets a series, so it is asked how many there are: a pipeline's Lua state may be made anew again and again, and would count from 0. overflow: one more will do.
  *
  * Where there are no metrics (while a configuration is checked) a series counts nothing.
  */
@@ -15,6 +18,10 @@
 
 #define MAX_LABELS 16
 #define MAX_BOUNDS 64
+#define PREFIX     "llm_proxy_plugin_"
+/* Of one pipeline: of a metric, and of all that plugins have. */
+#define MOST_SERIES     500
+#define MOST_ALL_SERIES 10000
 
 /* A label is written into a text that is UTF-8 and has no room for NUL. */
 static const char *clean(lua_State *lua, int index)
@@ -73,12 +80,24 @@ static int find(lua_State *lua)
     script_check_table(lua, 4, "labels");
     struct metric_label labels[MAX_LABELS + 2];
     double bounds[MAX_BOUNDS];
+    lua_settop(lua, 6);
     size_t bound_count = read_bounds(lua, 5, bounds);
     read_labels(lua, 4, script_name(script_of(lua)), labels);
     struct metric **series = lua_newuserdata(lua, sizeof(struct metric *));
     *series = NULL;
     if (metrics == NULL) {
         return 1;
+    }
+    if (!metrics_has(metrics, name, labels)) {
+        if (!lua_toboolean(lua, 6) && metrics_count(metrics, name, true, labels[0]) >= MOST_SERIES) {
+            lua_pushnil(lua);
+            return 1;
+        }
+        if (metrics_count(metrics, PREFIX, false, labels[0]) >= MOST_ALL_SERIES) {
+            lua_pushfstring(lua, "name: %s cannot be added: the pipeline's plugins have %d series already",
+                            name, MOST_ALL_SERIES);
+            return 2;
+        }
     }
     if (strcmp(kind, "histogram") == 0) {
         *series = metrics_histogram(metrics, name, help, labels, bounds, bound_count);

@@ -33,7 +33,6 @@ return {
     cache:set("short", 1)
     cache:set("long", 2, "1h")
     cache:set("never", 3, 1000000)
-    t.equal(cache:get "short", 1)
     time.sleep(0.03)
     t.equal({ cache:get "short" == nil, cache:get "long", cache:get "never", cache:count() }, { true, 2, 3, 2 })
   end,

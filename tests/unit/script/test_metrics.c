@@ -72,7 +72,9 @@ static void labels_are_text_that_can_be_read(void **state)
 {
     struct counting *counting = *state;
     run(counting, "local calls = require('llmproxy.metrics').counter('calls_total', 'Calls.', { 'team' }) "
-                  "calls:add(1, { team = 'a\\255\\0b' }) calls:add(1, { team = ('x'):rep(1000) })");
+                  "calls:add(1, { team = 'a\\255\\0b' }) calls:add(1, { team = ('x'):rep(1000) }) "
+                  "calls:add(1, { team = 'x' .. ('ü'):rep(100) })");
+    assert_has(counting, "üüü\"} 1\n");
     assert_has(counting, "{pipeline=\"test\",team=\"a??b\"} 1\n");
     char *text = text_of(counting);
     assert_null(
@@ -89,6 +91,50 @@ static void labels_are_bounded(void **state)
     assert_has(counting, "team=\"t1\"} 2\n");
     assert_has(counting, "team=\"t500\"} 1\n");
     assert_has(counting, "team=\"other\"} 1500\n");
+}
+
+static size_t count_of(struct counting *counting, const char *part)
+{
+    size_t count = 0;
+    char *text = text_of(counting);
+    for (const char *at = text; (at = strstr(at, part)) != NULL; at++) {
+        count++;
+    }
+    free(text);
+    return count;
+}
+
+static void a_state_that_is_made_anew_counts_on_within_the_same_bounds(void **state)
+{
+    struct counting *counting = *state;
+    for (int round = 0; round < 3; round++) {
+        char code[300];
+        snprintf(code, sizeof code,
+                 "local calls = require('llmproxy.metrics').counter('calls_total', 'Calls.', { 'team' }) "
+                 "for i = 1, 400 do calls:add(1, { team = '%d-' .. i }) end calls:add(1, { team = '0-1' }) "
+                 "require('llmproxy.metrics').counter('calls_total_too', 'Calls.'):add()",
+                 round);
+        run(counting, code);
+        fixture_tear_down(&counting->fixture);
+        fixture_set_up(&counting->fixture, (struct script_settings){.metrics = counting->metrics});
+    }
+    assert_has(counting, "team=\"0-1\"} 4\n");
+    assert_has(counting, "team=\"1-100\"} 1\n");
+    assert_has(counting, "team=\"other\"} 700\n");
+    assert_has(counting, "llm_proxy_plugin_calls_total_too{pipeline=\"test\"} 3\n");
+    assert_int_equal(count_of(counting, "\nllm_proxy_plugin_calls_total{"), 501);
+}
+
+static void metrics_without_end_are_refused(void **state)
+{
+    struct counting *counting = *state;
+    run(counting, "local metrics = require 'llmproxy.metrics' for m = 1, 21 do "
+                  "local calls = metrics.counter('m' .. m, 'M.', { 'team' }) "
+                  "for i = 1, 500 do calls:add(1, { team = i }) end end");
+    assert_false(fixture_call(&counting->fixture, "require('llmproxy.metrics').counter('more', 'More.')"));
+    assert_non_null(strstr(counting->fixture.message, "llmproxy.metrics.counter: name: llm_proxy_plugin_more "
+                                                      "cannot be added: the pipeline's plugins have 10000"));
+    assert_int_equal(count_of(counting, "\nllm_proxy_plugin_"), 10000);
 }
 
 static void one_name_is_one_metric(void **state)
@@ -112,6 +158,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(all_kinds_are_written, set_up, tear_down),
         cmocka_unit_test_setup_teardown(labels_are_text_that_can_be_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(labels_are_bounded, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_state_that_is_made_anew_counts_on_within_the_same_bounds, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(metrics_without_end_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(one_name_is_one_metric, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
