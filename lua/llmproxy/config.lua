@@ -8,6 +8,7 @@ local environment = require "llmproxy.config.environment"
 local file = require "llmproxy.config.file"
 local identity = require "llmproxy.config.identity"
 local json = require "llmproxy.json"
+local lines = require "llmproxy.config.lines"
 local pipelines = require "llmproxy.config.pipelines"
 local plugins = require "llmproxy.plugins"
 local routes = require "llmproxy.config.routes"
@@ -26,9 +27,14 @@ local UPSTREAM_URL = { type = "url", user_info = false, check = upstream.check, 
 local function new_load(host, source)
   local load = { host = host, source = source, errors = {}, answers = source.answers or { environment = {}, files = {} } }
   function load.variable(name) return file.variable(host, load.answers, name) end
+  --- "FILE:LINE: " of a key in the configuration file, or "FILE: "; "" where there is no file.
+  function load.place(path)
+    local line = load.text and lines.of(load.text, path)
+    return load.file and load.file .. (line and ":" .. line or "") .. ": " or ""
+  end
   function load.report(path, message)
     local origin = (load.origins or {})[path]
-    local where = origin and origin:match("^env (.*)$") or (load.file and load.file .. ": " or "") .. path
+    local where = origin and origin:match("^env (.*)$") or load.place(path) .. path
     load.errors[#load.errors + 1] = where .. ": " .. message
   end
   return load
@@ -36,7 +42,7 @@ end
 
 local function add_file_errors(load, errors)
   for _, message in ipairs(errors) do
-    load.errors[#load.errors + 1] = (load.file and load.file .. ": " or "") .. message
+    load.errors[#load.errors + 1] = load.place(message:match("^(.-): ") or "") .. message
   end
 end
 
@@ -102,7 +108,7 @@ local function declare(load, given)
   local observability = given.observability
   local own = type(observability) == "table" and observability or {}
   load.bus = bus.find(own.bus, load.variable, function(key, message)
-    local where = key and (load.file and not key:find("^OBSERVABILITY_") and load.file .. ": " or "") .. key .. ": " or ""
+    local where = key and (not key:find("^OBSERVABILITY_") and load.place(key) or "") .. key .. ": " or ""
     load.errors[#load.errors + 1] = where .. message
   end, load.registry)
   load.declaration = schema(load.host, load.bus.field)
@@ -164,7 +170,7 @@ end
 
 local function plugin_context(load)
   return {
-    host = load.host, registry = load.registry, file = load.file, folder = load.folder, variable = load.variable, errors = load.errors,
+    host = load.host, registry = load.registry, place = load.place, folder = load.folder, variable = load.variable, errors = load.errors,
     keeps_events = bus.keeps_events(load.bus.name), bus = bus.use(load.bus, load.folder, load.variable),
   }
 end

@@ -18,7 +18,7 @@ local MAX_AGE = 3600
 ---@class llmproxy.config.context
 ---@field host table
 ---@field registry table of plugins
----@field file string? name of the configuration file, in front of errors about it
+---@field place (fun(path: string): string)? the configuration file's name and perhaps a line, in front of errors about it
 ---@field folder string? of the configuration file: what relative paths are below
 ---@field variable (fun(name: string): string?)? the environment, for settings that ask it
 ---@field keeps_events boolean of the bus
@@ -35,8 +35,12 @@ local MAX_AGE = 3600
 ---@field settings table? checked
 ---@field inline function?
 
+local function place_of(context, path)
+  return context.place and context.place(path) or ""
+end
+
 local function report(context, path, message)
-  context.errors[#context.errors + 1] = (context.file and context.file .. ": " or "") .. path .. ": " .. message
+  context.errors[#context.errors + 1] = place_of(context, path) .. path .. ": " .. message
 end
 
 local function inline_use(context, kind, path, run)
@@ -59,7 +63,7 @@ local function plugin_use(context, kind, path, name, given)
   end
   local checked, wrong = settings.check(plugin.settings, given, { path = path, folder = context.folder, variable = context.variable })
   for _, message in ipairs(wrong) do
-    context.errors[#context.errors + 1] = (context.file and context.file .. ": " or "") .. message
+    context.errors[#context.errors + 1] = place_of(context, message:match("^(.-): ") or path) .. message
   end
   if wrong[1] then return nil end
   return { kind = kind, name = name, path = path, plugin = plugin, given = given, settings = checked }

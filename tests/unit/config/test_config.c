@@ -186,7 +186,7 @@ static void all_faults_are_told_with_path_and_nearest_name(void **state)
                      " observability = { pipelines = { { name = 'a', transforms = { 'lm' }, dispatcher = { "
                      "'file', pat = 'x' } } } } }"));
     const char *lines = buffer_data(&errors);
-    assert_contains(lines, "/config.lua: lisen: unknown key, did you mean 'listen'?");
+    assert_contains(lines, "/config.lua:1: lisen: unknown key, did you mean 'listen'?");
     assert_contains(lines, "workers: expected a whole number from 0 to 1024, got \"x\"");
     assert_contains(lines, "routes[1].prefix: expected a path that begins with '/', got \"v1\"");
     assert_contains(lines, "routes[1].upstream: ");
