@@ -8,10 +8,12 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -299,6 +301,96 @@ static void what_an_end_interrupted_is_finished_by_the_next_start(void **state)
     buffer_free(&whole);
 }
 
+/* Writes lines with ascending numbers, and a byte to the pipe behind each, until it is killed. */
+static _Noreturn void write_until_killed(const char *path, int first, int pipe)
+{
+    struct error error;
+    struct line_file *file =
+        line_file_open(path, &(struct rotation){.max_bytes = 100, .compress = true}, &error);
+    for (int i = first; file != NULL; i++) {
+        char line[16];
+        snprintf(line, sizeof line, "%d\n", i);
+        if (!line_file_write(file, slice_of(line), &error) || write(pipe, ".", 1) != 1) {
+            break;
+        }
+    }
+    _exit(1);
+}
+
+/* Kills a writer when so many lines are known to be written. */
+static void kill_after(const char *path, int first, int lines)
+{
+    int ends[2], status;
+    char byte;
+    assert_int_equal(pipe(ends), 0);
+    fcntl(ends[1], F_SETPIPE_SZ, 4096); /* how far the writer can get ahead */
+    pid_t child = fork();
+    if (child == 0) {
+        write_until_killed(path, first, ends[1]);
+    }
+    close(ends[1]);
+    for (int i = 0; i < lines; i++) {
+        assert_int_equal(read(ends[0], &byte, 1), 1);
+    }
+    kill(child, SIGKILL);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    close(ends[0]);
+}
+
+/* Checks that the lines of all files are ascending numbers; returns how many there are. */
+static int count_lines(const char *folder, char names[][64], size_t count)
+{
+    int lines = 0;
+    for (size_t i = 0; i <= count; i++) {
+        char path[200];
+        struct error error;
+        struct buffer content = {0}, plain = {0};
+        bool current = i == count;
+        snprintf(path, sizeof path, "%s/%s", folder, current ? "events.jsonl" : names[i]);
+        assert_true(file_read(path, 1 << 20, &content, &error));
+        if (!current) {
+            assert_null(gzip_decode(buffer_slice(&content), 1 << 20, &plain));
+        }
+        char *text = buffer_take_string(current ? &content : &plain), *end;
+        for (char *at = text; *at != '\0'; at = end + 1) {
+            assert_int_equal(strtol(at, &end, 10), lines++);
+            assert_int_equal(*end, '\n');
+        }
+        free(text);
+        buffer_free(&content);
+    }
+    return lines;
+}
+
+static void a_crash_loses_no_line_and_doubles_none(void **state)
+{
+    static char names[4000][64];
+    struct place *place = *state;
+    int lines = 0;
+    for (int round = 0; round < 12; round++) {
+        kill_after(place->path, lines, 40 + 13 * round);
+        struct line_file *file =
+            open_rotated(place->path, (struct rotation){.max_bytes = 100, .compress = true});
+        size_t rotated;
+        for (int waited = 0;; waited += 5) { /* until all are compressed */
+            size_t left = 0;
+            rotated = list(place->folder, "events.jsonl-", names, 4000);
+            for (size_t i = 0; i < rotated; i++) {
+                left += strcmp(names[i] + strlen(names[i]) - 4, "Z.gz") != 0;
+            }
+            if (left == 0) {
+                break;
+            }
+            assert_true(waited < LONGEST_WAIT_MS);
+            sleep_ms(5);
+        }
+        line_file_close(file);
+        int now = count_lines(place->folder, names, rotated);
+        assert_true(now >= lines + 40 + 13 * round);
+        lines = now;
+    }
+}
+
 static void a_rotated_file_that_is_in_use_is_left_alone(void **state)
 {
     struct place *place = *state;
@@ -362,6 +454,7 @@ int main(void)
         TEST(the_newest_are_kept_and_nothing_else_is_deleted),
         TEST(rotated_files_are_compressed),
         TEST(what_an_end_interrupted_is_finished_by_the_next_start),
+        TEST(a_crash_loses_no_line_and_doubles_none),
         TEST(a_rotated_file_that_is_in_use_is_left_alone),
         TEST(where_nothing_can_be_moved_lines_are_written_all_the_same),
         TEST(what_another_tool_moved_is_not_moved_again),
