@@ -477,11 +477,7 @@ function config.transform(host, source, name, text)
   end
   if load.errors[1] then return nil, load.errors end
   local context = { host = host, registry = registry, folder = load.folder, keeps_events = false, variable = load.variable, errors = load.errors }
-  local resolved = pipelines.resolve(context, { transforms = { reference }, dispatcher = function() end, batch = {} }, "")
-  local made = not load.errors[1] and pipelines.construct(context, resolved)
-  for index, message in ipairs(load.errors) do load.errors[index] = message:gsub("^%.transforms%[1%]:? ?%.?", "") end
-  if load.errors[1] then return nil, load.errors end
-  return made.transforms[1], load.errors
+  return pipelines.make(context, "transform", reference), load.errors
 end
 
 return config

@@ -17,7 +17,7 @@
 
 static const struct {
     const char *name, *folder;
-} kinds[] = {{"transform", "transforms"}, {"dispatcher", "dispatchers"}};
+} kinds[] = {{"transform", "transforms"}, {"dispatcher", "dispatchers"}, {"bus", "buses"}};
 
 static const char *folder_of(const char *kind)
 {
@@ -106,7 +106,7 @@ static bool is_free(const char *path)
 int new_plugin(const char *kind, const char *name, const char *folder)
 {
     if (folder_of(kind) == NULL) {
-        command_error("plugins new: expected transform or dispatcher, got '%s'", kind);
+        command_error("plugins new: expected transform, dispatcher or bus, got '%s'", kind);
         return EXIT_USAGE;
     }
     if (!is_name(name)) {

@@ -48,7 +48,7 @@ const struct command command_plugins = {
                "and the stock ones;\n"
                "or shows what one does, where it lies, and its settings with types and defaults. new begins "
                "a plugin (a "
-               "transform\nor dispatcher) in a plugin folder: a file that works, and its test.",
+               "transform,\ndispatcher or bus) in a plugin folder: a file that works, and its test.",
     .takes = TAKES(OPTION_CONFIG) | TAKES(OPTION_DIR),
     .most_arguments = 3,
     .run = run,

@@ -12,7 +12,7 @@ from support.ports import free_port
 from support.proxy import BINARY, COMPLAINTS, ROOT, environment
 from support.waiting import wait_until
 
-PAGES = ["docs/plugins.md", "docs/testing-plugins.md", "docs/reference/settings.md"]
+PAGES = ["docs/plugins.md", "docs/testing-plugins.md", "docs/redaction.md", "docs/reference/settings.md"]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"(?:--|#) (\S+\.\w+)$", re.MULTILINE)
 COMMENT = re.compile(r"\s+# .*$")

@@ -40,7 +40,7 @@ local function place_of(context, path)
 end
 
 local function report(context, path, message)
-  context.errors[#context.errors + 1] = place_of(context, path) .. path .. ": " .. message
+  context.errors[#context.errors + 1] = place_of(context, path) .. (path ~= "" and path .. ": " or "") .. message
 end
 
 local function inline_use(context, kind, path, run)
@@ -214,6 +214,25 @@ function pipelines.construct(context, resolved)
     definition.bus = { name = resolved.bus.name, object = construct_bus(context, resolved.bus), options = { name = resolved.name, from = resolved.from } }
   end
   return definition
+end
+
+--- One plugin by itself, for tools: { name, run } of a transform, { name, object } of a dispatcher or bus. nil: errors are in context.errors.
+---@param context llmproxy.config.context
+---@param kind "transform"|"dispatcher"|"bus"
+---@param reference any as it would stand in the configuration
+---@return table?
+function pipelines.make(context, kind, reference)
+  local use = use_of(context, kind, "", reference)
+  if not use then return nil end
+  local made
+  if kind == "transform" then
+    made = construct_transform(context, use)
+  elseif kind == "bus" then
+    made = { name = use.name, object = construct_bus(context, use) }
+  else
+    made = construct_dispatcher(context, use)
+  end
+  return not context.errors[1] and made or nil
 end
 
 return pipelines

@@ -3,7 +3,7 @@
 --     describe(name, function)            tests that belong together; before_each(function), after_each(function) inside it, or for the whole file
 --     it(name, function)                  a test
 --     expect(value):to_equal(other) …     see llmproxy.testing.expect
---     plugin(kind, name, settings)        a plugin as the proxy makes it: a transform's function, a dispatcher's object; raises what `check` would say
+--     plugin(kind, name, settings)        a plugin as the proxy makes it: a transform's function, a dispatcher's or bus's object; raises what `check` would say
 --     event(changes), events(path)        see llmproxy.testing.events
 --     batch(events, attempt)              what `deliver` gets
 --     run_pipeline { transforms, dispatcher, events, batch, retry, concurrency }   see llmproxy.testing.pipeline
@@ -83,23 +83,28 @@ local function describing(spec)
   return words
 end
 
--- Plugins as config makes them; raises the errors.
+-- Plugins as config makes them. While a test runs it is a task, and plugins are made where nothing can wait. Raises the errors.
 local function new_maker(host, spec)
   local registry = plugins.registry(host, spec.folders)
-  return function(given, level)
+  return function(make, level)
     local context = { host = host, registry = registry, folder = spec.folder, keeps_events = false, errors = {} }
-    -- While a test runs it is a task, and plugins are made where nothing can wait.
     local made
-    local fine, message = host.call_outside(function()
-      local resolved = pipelines.resolve(context, given, "")
-      made = not context.errors[1] and pipelines.construct(context, resolved) or nil
-      if made then made.batch = resolved.batch end
-    end)
+    local fine, message = host.call_outside(function() made = make(context) end)
     if not fine then error(message, level + 1) end
     if context.errors[1] then
-      for index, text in ipairs(context.errors) do context.errors[index] = text:gsub("^%.", ""):gsub("^transforms%[1%]%.", ""):gsub("^dispatcher%.", "") end
+      for index, text in ipairs(context.errors) do context.errors[index] = text:gsub("^%.", "") end
       error(table.concat(context.errors, "\n"), level + 1)
     end
+    return made
+  end
+end
+
+-- For new_maker: all of a pipeline.
+local function whole(given)
+  return function(context)
+    local resolved = pipelines.resolve(context, given, "")
+    local made = not context.errors[1] and pipelines.construct(context, resolved) or nil
+    if made then made.batch = resolved.batch end
     return made
   end
 end
@@ -115,17 +120,14 @@ local function nothing() end
 local function making(host, spec, events)
   local words, make = {}, new_maker(host, spec)
   function words.plugin(kind, name, given)
-    if kind == "transform" then
-      return make({ transforms = { reference_of(name, given) }, dispatcher = nothing, batch = {} }, 2).transforms[1].run
-    elseif kind == "dispatcher" then
-      return make({ transforms = {}, dispatcher = reference_of(name, given), batch = {} }, 2).dispatcher.object
-    end
-    error(('plugin: expected "transform" or "dispatcher", got %s'):format(diff.show(kind)), 2)
+    if kind ~= "transform" and kind ~= "dispatcher" and kind ~= "bus" then error(('plugin: expected "transform", "dispatcher" or "bus", got %s'):format(diff.show(kind)), 2) end
+    local made = make(function(context) return pipelines.make(context, kind, reference_of(name, given)) end, 2)
+    return made.run or made.object
   end
   function words.batch(list, attempt) return runner.batch(host, events, list, attempt) end
   function words.run_pipeline(given)
     if type(given) ~= "table" or type(given.events) ~= "table" then error("run_pipeline: expected a table with events", 2) end
-    local made = make({ transforms = given.transforms or {}, dispatcher = given.dispatcher or nothing, batch = given.batch or {} }, 2)
+    local made = make(whole { transforms = given.transforms or {}, dispatcher = given.dispatcher or nothing, batch = given.batch or {} }, 2)
     return runner.run(host, events, { transforms = made.transforms, dispatcher = made.dispatcher, batch = made.batch, retry = given.retry, concurrency = given.concurrency }, given.events)
   end
   return words, make
@@ -158,7 +160,7 @@ local function vectors_for(host, spec, events, make, expect, it)
           local event = events.event(json.decode((assert(host.read(case .. "/event.json")))))
           local expected, message = json.decode((assert(host.read(case .. "/expected.json"))))
           if expected == nil then error(case .. "/expected.json: " .. message, 0) end
-          local made = make({ transforms = transforms, dispatcher = nothing, batch = {} }, 2)
+          local made = make(whole { transforms = transforms, dispatcher = nothing, batch = {} }, 2)
           expect(outcome(host, events, made, event)):to_equal(expected)
         end)
       end
