@@ -37,6 +37,7 @@ struct rotated_files {
     char *path, *folder;
     const char *base; /* the path's last part */
     struct rotation rotation;
+    uint64_t latest_ms; /* in a name; also one that was deleted since is not used again */
     atomic_bool stop;
     bool started; /* thread is to be joined */
     pthread_t thread;
@@ -87,9 +88,10 @@ static bool is_taken(const char *name)
     return taken;
 }
 
-char *rotated_files_next_name(const struct rotated_files *files)
+char *rotated_files_next_name(struct rotated_files *files)
 {
-    for (uint64_t now_ms = clock_realtime_us() / 1000;; now_ms++) {
+    uint64_t now_ms = clock_realtime_us() / 1000;
+    for (now_ms = now_ms > files->latest_ms ? now_ms : files->latest_ms + 1;; now_ms++) {
         char seconds[32];
         struct tm parts;
         time_t now = (time_t)(now_ms / 1000);
@@ -97,6 +99,7 @@ char *rotated_files_next_name(const struct rotated_files *files)
         strftime(seconds, sizeof seconds, "%Y%m%dT%H%M%S", &parts);
         char *name = xprintf("%s-%s.%03uZ", files->path, seconds, (unsigned)(now_ms % 1000));
         if (!is_taken(name)) {
+            files->latest_ms = now_ms;
             return name;
         }
         free(name);

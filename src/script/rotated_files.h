@@ -24,7 +24,7 @@ struct rotated_files *rotated_files_new(const char *path, const struct rotation 
 void rotated_files_free(struct rotated_files *files);
 const struct rotation *rotated_files_rotation(const struct rotated_files *files);
 /* A name that is free, for the path as it is now; a new string. */
-char *rotated_files_next_name(const struct rotated_files *files);
+char *rotated_files_next_name(struct rotated_files *files);
 /* Compresses and deletes what there is too much of, in the background. */
 void rotated_files_tidy(struct rotated_files *files);
 

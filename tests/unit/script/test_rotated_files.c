@@ -162,6 +162,21 @@ static void a_file_is_moved_away_before_it_grows_too_large(void **state)
     assert_int_equal(strlen(names[0]), strlen("events.jsonl-20251009T085322.678Z"));
 }
 
+static void a_name_is_not_used_again_when_its_file_is_gone(void **state)
+{
+    struct place *place = *state;
+    char *latest = NULL;
+    struct rotated_files *files = rotated_files_new(place->path, &(struct rotation){.max_bytes = 1});
+    for (int i = 0; i < 1000; i++) { /* many within a millisecond */
+        char *name = rotated_files_next_name(files);
+        assert_true(latest == NULL || strcmp(latest, name) < 0);
+        free(latest);
+        latest = name;
+    }
+    free(latest);
+    rotated_files_free(files);
+}
+
 static void a_new_file_has_the_mode_of_the_old_one(void **state)
 {
     struct place *place = *state;
@@ -449,6 +464,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_file_is_moved_away_before_it_grows_too_large),
+        TEST(a_name_is_not_used_again_when_its_file_is_gone),
         TEST(a_new_file_has_the_mode_of_the_old_one),
         TEST(a_file_is_moved_away_when_it_is_old),
         TEST(the_newest_are_kept_and_nothing_else_is_deleted),
