@@ -1,12 +1,15 @@
 --- Patterns with stars, as people write them for paths and models: "*" stands for anything, also for nothing; all other characters for themselves.
 --
 -- The first place of each piece between two stars will do, so nothing is tried twice: the time is that of a few searches, whatever the text.
+local arguments = require "llmproxy.arguments"
+
 local glob = {}
 
 --- A function that tells whether a whole text fits the pattern.
 ---@param pattern string
 ---@return fun(text: string): boolean
 function glob.compile(pattern)
+  arguments.expect(pattern, "string", "llmproxy.glob.compile: pattern")
   local pieces = {}
   for piece in (pattern .. "*"):gmatch("([^*]*)%*") do pieces[#pieces + 1] = piece end
   local first, last, count = pieces[1], pieces[#pieces], #pieces

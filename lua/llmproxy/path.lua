@@ -3,6 +3,8 @@
 --     llm.usage.total_tokens          request_headers.x-team          llm.output[1].content          tags["a.b"]
 --
 -- A name is of letters, digits, "_" and "-"; any other key stands in brackets and quotes, a position in brackets. path.field() is a setting that takes one.
+local arguments = require "llmproxy.arguments"
+
 local path = {}
 
 ---@alias llmproxy.path (string|integer)[] the keys, from the outside in
@@ -25,6 +27,7 @@ end
 ---@return llmproxy.path?
 ---@return string? message what is wrong with it
 function path.parse(text)
+  arguments.expect(text, "string", "llmproxy.path.parse: text")
   local keys, position = {}, 1
   repeat
     local key, after = next_key(text, position)
@@ -47,6 +50,7 @@ end
 ---@param keys llmproxy.path
 ---@return any
 function path.get(value, keys)
+  arguments.expect(keys, "table", "llmproxy.path.get: keys")
   for index = 1, #keys do
     if type(value) ~= "table" then return nil end
     value = value[keys[index]]
@@ -54,11 +58,17 @@ function path.get(value, keys)
   return value
 end
 
+local function check_place(target, keys, name)
+  if type(target) ~= "table" then error(("%starget: expected a table, got %s"):format(name, type(target)), 3) end
+  if type(keys) ~= "table" or keys[1] == nil then error(("%skeys: expected a path, got %s"):format(name, type(keys) == "table" and "an empty one" or type(keys)), 3) end
+end
+
 --- Puts a value there; tables on the way are made. Raises when something on the way is there and no table.
 ---@param target table
 ---@param keys llmproxy.path
 ---@param value any
 function path.set(target, keys, value)
+  check_place(target, keys, "llmproxy.path.set: ")
   for index = 1, #keys - 1 do
     local inner = target[keys[index]]
     if inner == nil then
@@ -77,6 +87,7 @@ end
 ---@param keys llmproxy.path
 ---@return any
 function path.remove(target, keys)
+  check_place(target, keys, "llmproxy.path.remove: ")
   for index = 1, #keys - 1 do
     target = target[keys[index]]
     if type(target) ~= "table" then return nil end
@@ -106,6 +117,7 @@ end
 ---@param texts string[]
 ---@return llmproxy.path[]
 function path.parse_all(texts)
+  arguments.expect(texts, "table", "llmproxy.path.parse_all: texts")
   local list = {}
   for index, text in ipairs(texts) do list[index] = assert(path.parse(text)) end
   return list

@@ -34,6 +34,7 @@
 -- Every field may have: required, default (checked and converted like a given value), doc, secret = true (no value at or below it is ever printed), expected (words for the
 -- error message instead of the type's own), check = function(value) -> value | nil, message (a last look after all else was fine; may return a better form of the value),
 -- env = "NAME" (an environment variable that is asked when nothing was given; numbers and booleans are read from its text, from_text = function(text) -> value reads any other form).
+local arguments = require "llmproxy.arguments"
 local words = require "llmproxy.settings.words"
 
 local below, hint, is_finite, is_integer, shown, sorted_keys = words.below, words.hint, words.is_finite, words.is_integer, words.shown, words.sorted_keys
@@ -322,6 +323,8 @@ end
 ---@return table checked with defaults; to be used only when there are no errors
 ---@return string[] errors each "KEY.PATH: expected …, got …"
 function settings.check(declaration, given, options)
+  arguments.expect(declaration, "table", "llmproxy.settings.check: declaration")
+  arguments.expect(options or {}, "table", "llmproxy.settings.check: options")
   options = options or {}
   local context = { errors = {}, folder = options.folder, variable = options.variable }
   local checked = check_value({ type = "table", fields = declaration }, given or {}, options.path or "", context)
@@ -460,6 +463,7 @@ end
 ---@param declaration table<string, llmproxy.settings.field>
 ---@return { name: string, type: string, default: string?, required: boolean, secret: boolean, env: string?, doc: string? }[]
 function settings.describe(declaration)
+  arguments.expect(declaration, "table", "llmproxy.settings.describe: declaration")
   local list = {}
   describe_fields(declaration, "", list)
   return list

@@ -117,7 +117,9 @@ local REJECT = { [422] = true }
 ---@return llmproxy.verdict
 function verdict.from_http(response, reason)
   if not response then return verdict.retry { reason = reason or "no response" } end
+  expect(response, "table", "verdict.from_http: response")
   local status = response.status
+  if type(status) ~= "number" then error(("verdict.from_http: response.status: expected a number, got a %s"):format(type(status)), 2) end
   if status >= 200 and status < 300 then return verdict.ok() end
   local answered = ("answered %d"):format(status)
   if RETRY[status] or status >= 500 then return verdict.retry { after = wanted_wait(response.headers), reason = answered } end

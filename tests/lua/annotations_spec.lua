@@ -1,4 +1,6 @@
 -- The annotations that editors read and docs/reference/modules.md is made of are modules too, so they can be held against the real ones.
+local json = require "llmproxy.json"
+
 local WRITTEN_IN_C = { "codec", "crypto", "file", "http", "json", "log", "regex", "time" }
 
 local function names_of(module)
@@ -15,7 +17,39 @@ local function names_of(module)
   return names
 end
 
+local WRITTEN_IN_LUA = { "glob", "lru", "metrics", "path", "settings", "sse", "text", "verdict" }
+
+-- All functions of a module by name, and those of the tables in it.
+local function functions_of(name)
+  local functions = {}
+  local function gather(prefix, module)
+    for key, value in pairs(module) do
+      if type(value) == "function" then functions[prefix .. key] = value end
+      if type(value) == "table" then gather(prefix .. key .. ".", value) end
+    end
+  end
+  gather("llmproxy." .. name .. ".", require("llmproxy." .. name))
+  return functions
+end
+
 return {
+  ["a wrong argument is answered by the function it was given to, not by what breaks in it"] = function(t)
+    local wrong = { {}, { {} }, { print }, { true }, { "" }, { json.null }, { {}, {} }, { "", print }, { "", "", print }, { "", "", {} } }
+    local unclear = {}
+    for _, names in ipairs { WRITTEN_IN_C, WRITTEN_IN_LUA } do
+      for _, name in ipairs(names) do
+        for full_name, call in pairs(functions_of(name)) do
+          for index, arguments in ipairs(wrong) do
+            local done, message = pcall(call, unpack(arguments, 1, 3))
+            local clear = done or type(message) == "string" and not message:find "attempt to" and not message:find "bad argument"
+            if not clear then unclear[#unclear + 1] = ("%s, case %d: %s"):format(full_name, index, tostring(message)) end
+          end
+        end
+      end
+    end
+    t.equal(unclear, {})
+  end,
+
   ["what is annotated is there, and what is there is annotated"] = function(t)
     for _, name in ipairs(WRITTEN_IN_C) do
       local annotated, real = require("llmproxy.meta." .. name), require("llmproxy." .. name)

@@ -1,4 +1,6 @@
 --- The small words of settings: durations and sizes, names that are alike, values and paths as messages show them.
+local arguments = require "llmproxy.arguments"
+
 local words = {}
 
 local TIME_UNITS = { ms = 0.001, s = 1, m = 60, h = 3600, d = 86400 }
@@ -77,6 +79,7 @@ end
 ---@param names string[]
 ---@return string?
 function words.nearest(name, names)
+  arguments.expect(names, "table", "llmproxy.settings.nearest: names")
   if type(name) ~= "string" or #name > 100 then return nil end
   local wanted = name:lower():gsub("-", "_")
   local found, fewest
