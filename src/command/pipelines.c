@@ -6,15 +6,20 @@
 #include <stdlib.h>
 #include <sys/queue.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "spool/dead_letters.h"
+
+#define LOOK_NS          NANOSECONDS_PER_SECOND
+#define SHORTEST_LIFE_NS (5 * NANOSECONDS_PER_SECOND) /* of a state that is worn out, before it is replaced */
 
 struct member {
     TAILQ_ENTRY(member) entry;
     struct pipelines *owner;
     struct pipeline *pipeline;
     char *identity; /* of its definition, see config.h */
-    bool leaving;   /* of an old generation */
+    uint64_t made_ns;
+    bool leaving; /* of an old generation */
     struct loop_call ended;
     struct loop_timer timer;
 };
@@ -32,6 +37,8 @@ struct pipelines {
     struct loop *loop;
     struct metrics *metrics;
     struct bus *bus, *inbox;
+    struct config *config;  /* the newest; NULL: none yet */
+    struct loop_timer look; /* for pipelines that are worn out */
     struct members members;
     SLIST_HEAD(, letters) letters;
     void (*drained)(void *argument);
@@ -74,6 +81,8 @@ static void post_ended(void *argument)
     loop_call_post(member->owner->loop, &member->ended);
 }
 
+static void look_for_worn(void *argument);
+
 struct pipelines *pipelines_new(struct loop *loop, struct metrics *metrics, struct bus *bus,
                                 struct bus *inbox)
 {
@@ -84,6 +93,7 @@ struct pipelines *pipelines_new(struct loop *loop, struct metrics *metrics, stru
     pipelines->inbox = inbox;
     TAILQ_INIT(&pipelines->members);
     SLIST_INIT(&pipelines->letters);
+    loop_timer_init(&pipelines->look, loop, look_for_worn, pipelines);
     return pipelines;
 }
 
@@ -170,6 +180,7 @@ static void add_member(struct pipelines *pipelines, struct pipeline *pipeline, c
     member->owner = pipelines;
     member->pipeline = pipeline;
     member->identity = xstrdup(identity);
+    member->made_ns = clock_monotonic_ns();
     member->ended = (struct loop_call){.function = on_ended, .argument = member};
     loop_timer_init(&member->timer, pipelines->loop, on_timer, member);
     TAILQ_INSERT_TAIL(&pipelines->members, member, entry);
@@ -266,6 +277,8 @@ bool pipelines_renew(struct pipelines *pipelines, struct config *config, struct 
     }
     if (fine) {
         replace(pipelines, config, fresh, wanted);
+        pipelines->config = config;
+        loop_timer_set(&pipelines->look, LOOK_NS);
     }
     for (size_t i = 0; !fine && i < wanted; i++) {
         if (fresh[i] != NULL) {
@@ -274,6 +287,59 @@ bool pipelines_renew(struct pipelines *pipelines, struct config *config, struct 
     }
     free(fresh);
     return fine;
+}
+
+/* A new state in the place of one in which plugins keep so much that nothing can be done any more. */
+static void replace_worn(struct pipelines *pipelines, struct member *member)
+{
+    struct error error;
+    struct pipeline *fresh = NULL;
+    const char *name = pipeline_name(member->pipeline);
+    struct config *config = pipelines->config;
+    member->made_ns = clock_monotonic_ns(); /* when it fails it is tried again later */
+    for (size_t i = 0; fresh == NULL && i < config->pipeline_count; i++) {
+        if (strcmp(config->pipelines[i].name, name) == 0) {
+            fresh = load(pipelines, config, i, &error);
+            if (fresh == NULL) {
+                log_error("the pipeline's Lua state cannot be replaced", log_string("error", error.message));
+                return;
+            }
+        }
+    }
+    if (fresh == NULL) {
+        return;
+    }
+    log_warn("the pipeline's Lua state is replaced: its plugins kept too much memory",
+             log_string("pipeline", name));
+    metric_add(
+        metrics_counter(pipelines->metrics, "llm_proxy_lua_states_replaced_total",
+                        "Lua states that were given up for new ones.",
+                        (struct metric_label[]){{"pipeline", name}, {"reason", "memory"}, {NULL, NULL}}),
+        1);
+    char *identity = xstrdup(member->identity);
+    succeed(fresh, member, config->shutdown_timeout_ns);
+    add_member(pipelines, fresh, identity);
+    free(identity);
+}
+
+/* One at a time: the list changes. */
+static void look_for_worn(void *argument)
+{
+    struct pipelines *pipelines = argument;
+    struct member *member;
+    uint64_t now_ns = clock_monotonic_ns();
+    if (pipelines->drained != NULL) {
+        return;
+    }
+    TAILQ_FOREACH(member, &pipelines->members, entry)
+    {
+        if (!member->leaving && pipeline_is_worn(member->pipeline) &&
+            now_ns - member->made_ns >= SHORTEST_LIFE_NS) {
+            replace_worn(pipelines, member);
+            break;
+        }
+    }
+    loop_timer_set(&pipelines->look, LOOK_NS);
 }
 
 void pipelines_reopen_files(struct pipelines *pipelines)
@@ -304,6 +370,7 @@ void pipelines_drain(struct pipelines *pipelines, void (*done)(void *argument), 
 
 void pipelines_free(struct pipelines *pipelines)
 {
+    loop_timer_release(&pipelines->look);
     while (!TAILQ_EMPTY(&pipelines->members)) {
         remove_member(TAILQ_FIRST(&pipelines->members));
     }

@@ -43,6 +43,8 @@ static void relieve(struct host *host)
         return;
     size_t kept = script_memory(host->script), limit = script_memory_limit(host->script);
     uint64_t now = clock_monotonic_ns();
+    if (kept > limit - limit / 4)
+        atomic_store_explicit(&host->worn, true, memory_order_relaxed);
     if (kept <= limit / 2 || now < host->next_memory_log_ns)
         return;
     host->next_memory_log_ns = now + MEMORY_LOG_INTERVAL_NS;

@@ -75,6 +75,7 @@ struct host {
     _Atomic size_t in_hand;     /* taken and not settled */
     _Atomic uint64_t oldest_us; /* time of the one that was taken first; 0: there is none */
     _Atomic int state;          /* 0: delivers, 1: tries again, 2: paused */
+    _Atomic bool worn;          /* what is kept in the state leaves no memory to work with */
     bool draining, retiring, stopping;
     void (*on_drained)(struct host *host);
     void (*on_closed)(struct host *host);

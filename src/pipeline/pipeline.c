@@ -354,6 +354,11 @@ struct pipeline *pipeline_new(const struct pipeline_settings *settings, struct e
     return pipeline;
 }
 
+bool pipeline_is_worn(const struct pipeline *pipeline)
+{
+    return atomic_load_explicit(&pipeline->host.worn, memory_order_relaxed);
+}
+
 const char *pipeline_name(const struct pipeline *pipeline)
 {
     return pipeline->name;

@@ -48,6 +48,8 @@ struct pipeline *pipeline_new(const struct pipeline_settings *settings, struct e
 const char *pipeline_name(const struct pipeline *pipeline);
 /* Events that it has not taken yet. Any thread, between pipeline_start() and pipeline_free(). */
 size_t pipeline_queued(const struct pipeline *pipeline);
+/* Its plugins keep so much memory that it cannot work on: a new state would do. Any thread, until pipeline_free(). */
+bool pipeline_is_worn(const struct pipeline *pipeline);
 /* Subscribes, begins. False: *error says why. */
 bool pipeline_start(struct pipeline *pipeline, struct error *error);
 /*

@@ -91,6 +91,12 @@ def test_a_plugin_that_keeps_all_memory_does_not_keep_the_machine_busy(start_pro
     assert cpu_seconds(proxy.process) - before < 1, proxy.stderr
     proxy.exchange("GET", "/v1/models")
     proxy.wait_events(21, tmp_path / "innocent.jsonl")
+    # In the end it gets a new state, which has the memory to go on: also with what came before the bombs were over.
+    wait_until(lambda: proxy.metrics().value("llm_proxy_lua_states_replaced_total", pipeline="victim", reason="memory") >= 1, lambda: proxy.stderr)
+    assert "the pipeline's Lua state is replaced" in proxy.stderr
+    for _ in range(5):
+        proxy.exchange("GET", "/v1/models")
+    wait_until(lambda: proxy.metrics().value("llm_proxy_events_total", pipeline="victim", result="delivered") >= 5, lambda: f"it delivers again: {outcomes(proxy, 'victim')} {proxy.stderr}")
 
 
 def plugin(folder, name, body):

@@ -336,12 +336,21 @@ def test_unix_socket_file_is_gone_after_the_end(start_proxy, tmp_path):
     assert not path.exists()
 
 
+HOG = """local ffi = require "ffi"
+ffi.cdef "int pipe(int ends[2]); long read(int fd, void *to, unsigned long size);"
+return { kind = "transform", api = 1, summary = "Reads what nobody writes.", new = function()
+  return function() local ends = ffi.new "int[2]" ffi.C.pipe(ends) ffi.C.read(ends[0], ffi.new "char[1]", 1) end
+end }
+"""
+
+
 def test_code_that_nothing_interrupts_does_not_keep_the_process(start_proxy, tmp_path):
-    """A pattern that backtracks for ages runs in C: no hook stops it. The end comes without it, by itself or by a second signal."""
-    hog = Lua('function(event) (("a"):rep(40)):find(("a?"):rep(40) .. ("a"):rep(40) .. ".-b") return event end')
+    """A plugin that is trusted with C waits there for ever: no hook stops it. The end comes without it, by itself or by a second signal."""
+    (tmp_path / "plugins/transforms").mkdir(parents=True)
+    (tmp_path / "plugins/transforms/hog.lua").write_text(HOG)
     for signals in (1, 2):
-        proxy = start_proxy({"shutdown_timeout": 1, "observability": {"pipelines": [
-            {"name": "hog", "transforms": [hog], "dispatcher": {1: "file", "path": str(tmp_path / f"hog{signals}.jsonl")}}]}})
+        proxy = start_proxy({"shutdown_timeout": 1, "plugin_path": [str(tmp_path / "plugins")], "trusted_plugins": ["hog"], "observability": {"pipelines": [
+            {"name": "hog", "transforms": ["hog"], "dispatcher": {1: "file", "path": str(tmp_path / f"hog{signals}.jsonl")}}]}})
         assert proxy.exchange("GET", "/v1/models").status == 200
         wait_until(lambda: proxy.metrics().value("llm_proxy_events_received_total", pipeline="hog") == 1, "the event is taken")
         proxy.signal(signal.SIGTERM)
