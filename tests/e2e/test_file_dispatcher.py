@@ -1,7 +1,9 @@
 """The file of events: whole lines only, whatever tore the last one; one writer; private."""
 
+import gzip
 import json
 import os
+import signal
 import stat
 import threading
 
@@ -87,3 +89,26 @@ def test_large_events_are_one_line(start_proxy):
     proxy = start_proxy({"observability": {"max_request_body_bytes": "8MiB"}})
     proxy.exchange("POST", "/v1/embeddings", (), b"\n" * 1_000_000 + b"\x01" * 1_000_000)
     assert len(proxy.event()["request_body"]) == 2_000_000
+
+
+def test_rotation_keeps_every_event_once_across_compressed_files(start_proxy, tmp_path):
+    file = tmp_path / "rotated.jsonl"
+    settings = {1: "file", "path": str(file), "max_bytes": 20000, "compress": "gzip"}
+    proxy = start_proxy({"observability": {"pipelines": [{"name": "x", "batch": {"max_events": 5}, "dispatcher": settings}]}})
+
+    def rotated():
+        return sorted(path for path in tmp_path.iterdir() if path.name.startswith("rotated.jsonl-"))
+
+    for index in range(60):
+        proxy.exchange("POST", f"/v1/echo?{index}", body=b"x" * 2000)
+        if index == 30:
+            proxy.signal(signal.SIGHUP)  # files are opened anew, as after another tool's rotation
+    assert proxy.stop() == 0
+    proxy.start()  # what the end interrupted is compressed now
+    proxy.exchange("GET", "/v1/echo?60")
+    wait_until(lambda: any(event["query"] == "60" for event in proxy.events(file)), "the last event")
+    wait_until(lambda: rotated() and all(path.suffix == ".gz" for path in rotated()), "all are compressed")
+    assert proxy.stop() == 0
+    texts = [gzip.decompress(path.read_bytes()) for path in rotated()] + [file.read_bytes()]
+    assert len(texts) > 3 and all(text.endswith(b"\n") and len(text) < 30000 for text in texts)
+    assert sorted(int(json.loads(line)["query"]) for text in texts for line in text.splitlines()) == list(range(61))
