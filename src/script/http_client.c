@@ -15,7 +15,8 @@
 
 #define MAX_HEAD_BYTES   (256 * 1024)
 #define IDLE_CONNECTIONS 16L
-#define CONNECTIONS      64L /* more requests than these wait their turn */
+#define CONNECTIONS      64L         /* more requests than these wait their turn */
+#define MOST_PENDING     (64 * 1024) /* of a body that is taken in pieces */
 #define SYSTEM_BUNDLE    "/etc/ssl/certs/ca-certificates.crt"
 
 struct http_client {
@@ -43,6 +44,9 @@ struct http_client_transfer {
     size_t max_response_bytes;
     struct buffer head, body;
     bool head_complete, head_too_large, truncated;
+    bool readable; /* on_data is due */
+    bool paused;
+    void (*on_data)(void *owner);
     char reason[CURL_ERROR_SIZE]; /* libcurl's words */
     void (*done)(void *owner, const struct http_client_response *response);
     void *owner;
@@ -108,6 +112,8 @@ static char *describe_failure(const struct http_client_transfer *transfer, CURLc
         curl_easy_getinfo(transfer->easy, CURLINFO_PRETRANSFER_TIME_T, &connected_us);
         if (connected_us == 0)
             return xprintf("%s: no connection in time", label);
+        if (transfer->timeout_s == 0 || strstr(transfer->reason, "too slow") != NULL)
+            return xprintf("%s: nothing came of the answer for too long", label);
         return xprintf("%s: no complete answer within %g s", label, transfer->timeout_s);
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CONNECT_ERROR:
@@ -162,6 +168,23 @@ static void finish_transfer(struct http_client_transfer *transfer, CURLcode code
     free_transfer(transfer);
 }
 
+/* Their owners may start and cancel others: the list is looked through anew after each. */
+static void tell_readable(struct http_client *client)
+{
+    struct http_client_transfer *transfer = client->transfers;
+    while (transfer != NULL) {
+        unsigned status;
+        struct slice head;
+        if (transfer->readable && http_client_head(transfer, &status, &head)) {
+            transfer->readable = false;
+            transfer->on_data(transfer->owner);
+            transfer = client->transfers;
+        } else {
+            transfer = transfer->next;
+        }
+    }
+}
+
 static void finish_transfers(struct http_client *client)
 {
     CURLMsg *message;
@@ -190,8 +213,10 @@ static size_t on_head_line(char *data, size_t unit, size_t count, void *argument
         transfer->head_complete = false;
         return size;
     }
-    if (line.size == 0)
+    if (line.size == 0) {
         transfer->head_complete = true;
+        transfer->readable = transfer->on_data != NULL;
+    }
     if (transfer->head_complete) /* what still comes is a trailer */
         return size;
     if (transfer->head.size + line.size > MAX_HEAD_BYTES) {
@@ -211,7 +236,17 @@ static size_t on_head_line(char *data, size_t unit, size_t count, void *argument
 static size_t on_body(char *data, size_t unit, size_t count, void *argument)
 {
     struct http_client_transfer *transfer = argument;
-    size_t size = unit * count, room = transfer->max_response_bytes - transfer->body.size;
+    size_t size = unit * count;
+    if (transfer->on_data != NULL) {
+        if (transfer->body.size >= MOST_PENDING) {
+            transfer->paused = true;
+            return CURL_WRITEFUNC_PAUSE;
+        }
+        buffer_append(&transfer->body, data, size);
+        transfer->readable = true;
+        return size;
+    }
+    size_t room = transfer->max_response_bytes - transfer->body.size;
     buffer_append(&transfer->body, data, size < room ? size : room);
     if (size <= room)
         return size;
@@ -293,7 +328,12 @@ static void set_limits(CURL *easy, const struct http_client_request *request)
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, milliseconds(request->timeout_s));
+    if (request->timeout_s > 0)
+        curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, milliseconds(request->timeout_s));
+    if (request->idle_timeout_s > 0) { /* which libcurl looks at once a second */
+        curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
+        curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)(request->idle_timeout_s + 0.999));
+    }
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, milliseconds(request->connect_timeout_s));
     /* A transfer that ends during a name look-up leaves the look-up to end by itself; without this the loop would wait for it. */
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
@@ -315,6 +355,7 @@ http_client_start(struct http_client *client, const struct http_client_request *
     transfer->label = label_of(request->method, request->url);
     transfer->timeout_s = request->timeout_s;
     transfer->max_response_bytes = request->max_response_bytes;
+    transfer->on_data = request->on_data;
     transfer->next = client->transfers;
     transfer->link = &client->transfers;
     if (transfer->next != NULL)
@@ -341,6 +382,29 @@ http_client_start(struct http_client *client, const struct http_client_request *
     return transfer;
 }
 
+bool http_client_head(const struct http_client_transfer *transfer, unsigned *status, struct slice *head)
+{
+    long code = 0;
+    curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &code);
+    *status = (unsigned)code;
+    *head = buffer_slice(&transfer->head);
+    return transfer->head_complete && code >= 200;
+}
+
+struct slice http_client_pending(const struct http_client_transfer *transfer)
+{
+    return buffer_slice(&transfer->body);
+}
+
+void http_client_took(struct http_client_transfer *transfer)
+{
+    buffer_clear(&transfer->body);
+    if (transfer->paused) {
+        transfer->paused = false;
+        curl_easy_pause(transfer->easy, CURLPAUSE_CONT);
+    }
+}
+
 void http_client_cancel(struct http_client_transfer *transfer)
 {
     free_transfer(transfer);
@@ -352,6 +416,7 @@ static void act(struct http_client *client, curl_socket_t socket, int events)
 {
     int running;
     curl_multi_socket_action(client->multi, socket, events, &running);
+    tell_readable(client);
     finish_transfers(client);
 }
 

@@ -20,8 +20,8 @@
 #define DEFAULT_GZIP_LEVEL         6
 
 static const char *const OPTION_NAMES[] = {
-    "url",   "query",  "headers", "body", "gzip", "timeout", "connect_timeout", "tls", "max_response_bytes",
-    "proxy", "method", NULL};
+    "idle_timeout",       "url",   "query",  "headers", "body", "gzip", "timeout", "connect_timeout", "tls",
+    "max_response_bytes", "proxy", "method", NULL};
 static const char *const TLS_NAMES[] = {"ca_file", "verify", "client_cert", "client_key", NULL};
 
 /* The client of this state; freed with it. */
@@ -34,7 +34,7 @@ static int free_client(lua_State *lua)
     return 0;
 }
 
-static struct http_client *client_of(lua_State *lua)
+struct http_client *http_client_of(lua_State *lua)
 {
     static const char key;
     lua_pushlightuserdata(lua, (void *)(uintptr_t)&key);
@@ -339,7 +339,7 @@ static const char *read_method(lua_State *lua, int table, const char *fixed)
 }
 
 /* Leaves what the request borrows on the stack. */
-static void read_request(lua_State *lua, const char *method, struct http_client_request *request)
+void http_read_request(lua_State *lua, const char *method, struct http_client_request *request)
 {
     script_check_table(lua, 1, "options");
     luaL_checkstack(lua, 40, "options");
@@ -352,6 +352,7 @@ static void read_request(lua_State *lua, const char *method, struct http_client_
     read_tls(lua, 1, request);
     request->proxy = read_text(lua, 1, "", "proxy");
     request->timeout_s = read_number(lua, 1, "timeout", DEFAULT_TIMEOUT_S, 0.001, LONGEST_TIMEOUT_S);
+    request->idle_timeout_s = read_number(lua, 1, "idle_timeout", 0, 0, LONGEST_TIMEOUT_S);
     request->connect_timeout_s =
         read_number(lua, 1, "connect_timeout", DEFAULT_CONNECT_TIMEOUT_S, 0.001, LONGEST_TIMEOUT_S);
     request->max_response_bytes =
@@ -360,7 +361,7 @@ static void read_request(lua_State *lua, const char *method, struct http_client_
 
 /* The response ------------------------------------------------------------------------------------------- */
 
-static void push_headers(lua_State *lua, struct slice head)
+void http_push_headers(lua_State *lua, struct slice head)
 {
     struct slice line;
     lua_newtable(lua);
@@ -391,7 +392,7 @@ static int push_response(lua_State *lua, void *argument)
     lua_createtable(lua, 0, 4);
     lua_pushinteger(lua, (lua_Integer)response->status);
     lua_setfield(lua, -2, "status");
-    push_headers(lua, response->head);
+    http_push_headers(lua, response->head);
     lua_setfield(lua, -2, "headers");
     lua_pushlstring(lua, response->body.data != NULL ? response->body.data : "", response->body.size);
     lua_setfield(lua, -2, "body");
@@ -422,7 +423,7 @@ static void cancel(void *object)
 }
 
 /* libcurl guesses a protocol where none is written, and is asked for no more than it is given here. */
-static bool is_http_address(struct slice url)
+bool http_is_address(struct slice url)
 {
     struct slice scheme;
     for (size_t i = 0; i < url.size; i++) {
@@ -443,7 +444,7 @@ void http_intercept(lua_State *lua)
 }
 
 /* Whether somebody answered; then the two results are on the stack. */
-static bool is_intercepted(lua_State *lua, const struct http_client_request *request)
+bool http_is_intercepted(lua_State *lua, const struct http_client_request *request)
 {
     lua_pushlightuserdata(lua, (void *)(uintptr_t)&interceptor_key);
     lua_rawget(lua, LUA_REGISTRYINDEX);
@@ -459,13 +460,13 @@ static bool is_intercepted(lua_State *lua, const struct http_client_request *req
 static int send_request(lua_State *lua, const char *method)
 {
     struct http_client_request request = {0};
-    read_request(lua, method, &request);
+    http_read_request(lua, method, &request);
     script_check_wait(lua);
-    if (!is_http_address(slice_of(request.url)))
+    if (!http_is_address(slice_of(request.url)))
         return script_fail(lua, "url: not an http or https address");
-    if (is_intercepted(lua, &request))
+    if (http_is_intercepted(lua, &request))
         return 2;
-    struct http_client *client = client_of(lua);
+    struct http_client *client = http_client_of(lua);
     struct waiting *waiting = xcalloc(1, sizeof(*waiting));
     waiting->transfer = http_client_start(client, &request, on_response, waiting);
     waiting->wait = script_wait(lua, cancel, waiting);
@@ -510,8 +511,9 @@ static int http_head(lua_State *lua)
 int script_open_http(lua_State *lua)
 {
     static const luaL_Reg functions[] = {
-        {"request", http_request}, {"get", http_get},       {"post", http_post}, {"put", http_put},
-        {"patch", http_patch},     {"delete", http_delete}, {"head", http_head}, {NULL, NULL}};
+        {"request", http_request}, {"get", http_get},       {"post", http_post},
+        {"put", http_put},         {"patch", http_patch},   {"delete", http_delete},
+        {"head", http_head},       {"stream", http_stream}, {NULL, NULL}};
     script_new_module(lua, "llmproxy.http", functions);
     return 1;
 }

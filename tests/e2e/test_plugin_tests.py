@@ -173,6 +173,12 @@ def test_destinations_are_played(specs):
         response, message = http.get { url = "http://gone.example/" }
         expect({ response, message }):to_equal { nil, "http://gone.example: Connection refused" }
       end)
+      it("can be streams", function()
+        play("http://stream.example", { status = 200, headers = { ["X-One"] = "1" }, body = "data: 1\\n\\n" })
+        local answer = http.stream { url = "http://stream.example/" }
+        expect({ answer.status, answer.headers["x-one"], (answer:read()), (answer:read()) }):to_equal { 200, "1", "data: 1\\n\\n" }
+        answer:close()
+      end)
       it("expectations in a script count", function()
         play("https://collector.example", function(request) expect(request.method):to_equal "PUT" return 200 end)
         run_pipeline { dispatcher = hook, retry = { max_age = 1 }, events = { event() } }

@@ -49,6 +49,71 @@ return {
     t.equal(sent(server:requests()[3], "content-length"), "0")
   end,
 
+  ["an answer can be taken in pieces"] = function(t)
+    local body = ("0123456789"):rep(100000)
+    local server = serve(t, t.answer(200, body, "X-One: 1\r\n"), t.answer(204), t.answer(404, "gone"))
+    local response = http.stream { url = url_of(server), headers = { accept = "text/event-stream" } }
+    t.equal({ response.status, response.headers["x-one"] }, { 200, "1" })
+    local pieces, longest = {}, 0
+    for piece in function() return response:read() end do
+      pieces[#pieces + 1], longest = piece, math.max(longest, #piece)
+      if #pieces % 3 == 0 then time.sleep(0.001) end
+    end
+    t.ok(table.concat(pieces) == body)
+    t.ok(#pieces > 1 and longest <= 128 * 1024, longest)
+    t.equal({ response:read() }, {})
+    t.equal(sent(server:requests()[1], "accept"), "text/event-stream")
+    response = http.stream { method = "POST", url = url_of(server), body = "x" }
+    t.equal({ response.status, (response:read()) }, { 204 })
+    response = http.stream { url = url_of(server) }
+    t.equal({ response.status, (response:read()), (response:read()) }, { 404, "gone" })
+  end,
+
+  ["a stream that breaks says so behind what came"] = function(t)
+    local server = serve(t, { text = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", close = true }, { text = "", close = true })
+    local response = http.stream { url = url_of(server) }
+    t.equal(response:read(), "half")
+    local piece, message = response:read()
+    t.equal(piece, nil)
+    t.matches(message, "the connection broke before the end of the answer")
+    local none, reason = http.stream { url = url_of(server) }
+    t.equal(none, nil)
+    t.matches(reason, "the connection was closed without an answer")
+    none, reason = http.stream { url = "ftp://127.0.0.1/" }
+    t.equal({ none, reason }, { nil, "url: not an http or https address" })
+  end,
+
+  ["a stream can be left at any time"] = function(t)
+    local server = serve(t, t.answer(200, ("x"):rep(3000000)))
+    for round = 1, 20 do
+      local response = http.stream { url = url_of(server) }
+      if round % 2 == 0 then t.ok(#response:read() > 0) end
+      if round % 3 ~= 0 then
+        response:close()
+        t.equal({ response:read() }, {})
+        response:close()
+      end
+    end
+    t.spawn(function() -- still waits when all ends
+      local waiting = http.stream { url = url_of(server) }
+      while waiting:read() do time.sleep(0) end
+      time.sleep(1000)
+    end)
+    time.sleep(0.01)
+  end,
+
+  ["an answer of which nothing comes is given up"] = function(t)
+    local server = serve(t, { text = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf" })
+    local response = http.stream { url = url_of(server), idle_timeout = 1 }
+    t.equal(response:read(), "half")
+    local piece, message = response:read()
+    t.equal(piece, nil)
+    t.matches(message, "nothing came of the answer for too long")
+    local none, reason = http.get { url = url_of(server), idle_timeout = 1, timeout = 60 }
+    t.equal(none, nil)
+    t.matches(reason, "nothing came of the answer for too long")
+  end,
+
   ["each method has a function"] = function(t)
     local server = serve(t, t.answer(200))
     for index, name in ipairs { "get", "post", "put", "patch", "delete", "head" } do

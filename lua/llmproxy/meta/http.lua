@@ -18,6 +18,7 @@ local http = {}
 ---@field body? string
 ---@field gzip? boolean|integer compress the body, with that level (6 if true), and say so in content-encoding
 ---@field timeout? number seconds for all of it; 10 if not given
+---@field idle_timeout? number seconds without a byte of the answer, about; none if not given, 60 for http.stream
 ---@field connect_timeout? number seconds until the connection stands; 5 if not given
 ---@field max_response_bytes? integer of the answer's body; what is more is not read. 1 MiB if not given
 ---@field tls? { ca_file?: string, verify?: boolean, client_cert?: string, client_key?: string } PEM files; verify is true if not given, ca_file the system's bundle
@@ -77,5 +78,33 @@ function http.delete(options) end
 ---@return string? reason
 ---@async
 function http.head(options) end
+
+--- An answer that is taken in pieces.
+---@class llmproxy.http.answer
+---@field status integer
+---@field headers table<string, string> names in lower case, repeated ones joined by ", "
+local answer = {} -- luacheck: ignore
+
+--- The next piece of the body, as it comes.
+---@return string? piece nil at the end
+---@return string? message why it broke; nil when this is its end
+---@async
+function answer:read() end
+
+--- Nothing more of it is wanted: the connection is closed. Happens by itself when nobody has the answer any more.
+function answer:close() end
+
+--- Sends a request and waits for the head of the answer, whatever its status. What is not read yet is bounded: then the sender has to wait. There is no limit of time for all of it unless `timeout` is given.
+---
+---     local answer, reason = http.stream { url = settings.url }
+---     local reader = sse.reader()
+---     for piece in function() return answer:read() end do
+---       for _, event in ipairs(reader:feed(piece)) do … end
+---     end
+---@param options llmproxy.http.options
+---@return llmproxy.http.answer?
+---@return string? reason
+---@async
+function http.stream(options) end
 
 return http
