@@ -189,13 +189,41 @@ static void read_headers(lua_State *lua, int table, struct http_client_request *
     request->headers = list;
 }
 
+/* Calls the function on top of the stack until it returns nothing; what it returned, joined, takes its place. */
+static void collect_body(lua_State *lua)
+{
+    int function = lua_gettop(lua), count = 0;
+    lua_newtable(lua);
+    for (;;) {
+        lua_pushvalue(lua, function);
+        lua_call(lua, 0, 1);
+        if (lua_isnil(lua, -1))
+            break;
+        if (lua_type(lua, -1) != LUA_TSTRING)
+            script_raise(lua, "body: expected a function that returns strings and then nil, it returned a %s",
+                         luaL_typename(lua, -1));
+        lua_rawseti(lua, function + 1, ++count);
+    }
+    luaL_Buffer out;
+    luaL_buffinit(lua, &out);
+    for (int i = 1; i <= count; i++) {
+        lua_rawgeti(lua, function + 1, i);
+        luaL_addvalue(&out);
+    }
+    luaL_pushresult(&out);
+    lua_replace(lua, function);
+    lua_settop(lua, function);
+}
+
 static void read_body(lua_State *lua, int table, struct http_client_request *request)
 {
     lua_getfield(lua, table, "body");
     if (lua_isnil(lua, -1))
         return;
+    if (lua_isfunction(lua, -1))
+        collect_body(lua);
     if (lua_type(lua, -1) != LUA_TSTRING)
-        script_raise(lua, "body: expected a string, got a %s", luaL_typename(lua, -1));
+        script_raise(lua, "body: expected a string or a function, got a %s", luaL_typename(lua, -1));
     request->body.data = lua_tolstring(lua, -1, &request->body.size);
     request->has_body = true;
 }

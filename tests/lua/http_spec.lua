@@ -138,6 +138,20 @@ return {
     t.raises("llmproxy.http.get: query: expected a table, got a string", http.get, { url = url_of(server), query = "a=b" })
   end,
 
+  ["a body may come from a function"] = function(t)
+    local server = serve(t, t.answer(200))
+    local left = 3
+    http.post { url = url_of(server), gzip = true, body = function()
+      left = left - 1
+      return left >= 0 and ("piece %d\n"):format(left) or nil
+    end }
+    t.equal(codec.gzip.decode(server:requests()[1]:match("\r\n\r\n(.*)$")), "piece 2\npiece 1\npiece 0\n")
+    http.post { url = url_of(server), body = function() end }
+    t.equal(sent(server:requests()[2], "content-length"), "0")
+    t.raises("body: expected a function that returns strings and then nil, it returned a number", http.post, { url = url_of(server), body = function() return 1 end })
+    t.raises("not this", http.post, { url = url_of(server), body = function() error("not this") end })
+  end,
+
   ["a body is compressed when asked"] = function(t)
     local server = serve(t, t.answer(200))
     local body = ("hello "):rep(1000)
@@ -306,7 +320,7 @@ return {
     t.raises("timeout: expected a number, got a string", http.get, { url = url, timeout = "10s" })
     t.raises("timeout: expected a number from 0.001", http.get, { url = url, timeout = 0 })
     t.raises("timeout: expected a number from 0.001", http.get, { url = url, timeout = 0 / 0 })
-    t.raises("body: expected a string, got a table", http.post, { url = url, body = {} })
+    t.raises("body: expected a string or a function, got a table", http.post, { url = url, body = {} })
     t.raises("tls.verify: expected true or false, got a string", http.get, { url = url, tls = { verify = "no" } })
     t.raises("method: this function sends POST only", http.post, { url = url, method = "PUT" })
   end,

@@ -15,7 +15,7 @@ local http = {}
 ---@field method? string GET if not given
 ---@field headers? table<string, string> by name; CR, LF, NUL and other control characters raise, and so do content-length, transfer-encoding, connection, upgrade and expect, which the host sets. Without a user-agent it is llm-proxy/VERSION
 ---@field query? table<string, string|number|boolean|(string|number|boolean)[]> parameters to add to the address, encoded
----@field body? string
+---@field body? string|fun(): string? a function is called until it returns nil, before anything is sent
 ---@field gzip? boolean|integer compress the body, with that level (6 if true), and say so in content-encoding
 ---@field timeout? number seconds for all of it; 10 if not given
 ---@field idle_timeout? number seconds without a byte of the answer, about; none if not given, 60 for http.stream
