@@ -130,7 +130,7 @@ static void publish(struct bus *bus, struct event_record *event, bus_done done, 
     (void)event;
     (void)done;
     (void)argument;
-    assert(!"nobody publishes to an inbox");
+    assert(false); /* nobody publishes to an inbox */
 }
 
 static struct subscriber *subscribe(struct bus *bus, const struct subscriber_settings *settings,
@@ -153,7 +153,7 @@ static void renew(struct subscriber *subscriber, const struct subscriber_setting
 {
     (void)subscriber;
     (void)settings;
-    assert(!"an inbox has one owner");
+    assert(false); /* an inbox has one owner */
 }
 
 /* It is its owner who stops fetching. */
