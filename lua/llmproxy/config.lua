@@ -356,6 +356,14 @@ end
 ---@field publishes boolean?
 ---@field identity string
 
+-- What env() did not find is nothing, and what is required is then missing: says where it may have gone.
+local function explain_missing(load)
+  local missing = load.answers.missing
+  for index, message in ipairs(missing and load.errors or {}) do
+    if message:find(", got nothing$") then load.errors[index] = ("%s (not set in the environment: %s)"):format(message, missing) end
+  end
+end
+
 ---@class llmproxy.config.result
 ---@field errors string[]
 ---@field settings table? checked and complete, with routes as the proxy is told
@@ -388,7 +396,10 @@ function config.load(host, source)
   local finished = load_routes(load, checked, given)
   local all = checked.observability and load_pipelines(load, checked, given) or {}
   local result = { errors = load.errors, file = load.file, text = load.text, answers = load.answers, folders = load.folders }
-  if load.errors[1] then return result end
+  if load.errors[1] then
+    explain_missing(load)
+    return result
+  end
   result.fixed = fixed_parts(load, checked)
   local described = source.describe and description(load, checked, given, all)
   result.warnings = environment.unknown(host.environment_names(), load.answers.environment)

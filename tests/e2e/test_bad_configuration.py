@@ -85,6 +85,8 @@ def refuse(tmp_path):
     ("return require 'nothing.like.that'", ["nothing.like.that"]),
     ("return { listen = read_file('/no/such/file') }", ["/no/such/file"]),
     ("\x1bLJ\x02", ["bad.lua: expected Lua source, got bytecode"]),
+    ("return {\n observability = { pipelines = {\n { name = 'x', dispatcher = { 'webhook',\n url = env('NOT_SET_1'), headers = { a = env('NOT_SET_2', 'b') } } } } } }",
+     ["bad.lua:4: observability.pipelines[1].dispatcher.url: expected a URL that begins with http:// or https://, got nothing (not set in the environment: NOT_SET_1)"]),
 ])
 def test_refused(refuse, text, words):
     refuse(text, *words)

@@ -9,6 +9,7 @@ local file = {}
 ---@field environment table<string, string|false>
 ---@field files table<string, string>
 ---@field replay boolean?
+---@field missing string? names of variables that were asked for, are not set, and have no default
 
 --- The value of an environment variable, from the answers or, the first time, from the process. One that is empty counts as unset.
 ---@param host table
@@ -105,6 +106,7 @@ local function globals(host, answers, folder)
     argument(name, "string", "env: name")
     while_loading("env")
     local value = file.variable(host, answers, name)
+    if value == nil and default == nil then answers.missing = (answers.missing and answers.missing .. ", " or "") .. name end
     if value == nil then return default end
     return value
   end
