@@ -1,6 +1,5 @@
 /*
- * See pattern.h. A matcher walks along pattern and text at once and calls itself where it may have to come back: at captures and repetitions. As in Lua 5.1 a pattern ends at its first NUL byte (%z stands for one in the text), and a text
- * may have any bytes.
+ * See pattern.h. What is a match is in pattern_match.c; here are the four functions.
  *
  * Lua may raise anywhere here: nothing is held that it does not own.
  */
@@ -9,386 +8,14 @@
 #include <lauxlib.h>
 #include <string.h>
 
-#include "script/host.h"
+#include "script/pattern_match.h"
 #include "script/state.h"
 
-#define ESCAPE            '%'
-#define SPECIALS          "^$*+?.([%-"
-#define MOST_CAPTURES     LUA_MAXCAPTURES
-#define DEEPEST           200
-#define STEPS_BEFORE_LOOK (1u << 14)
+#define SPECIALS "^$*+?.([%-"
 
-#define CAPTURE_OPEN     (-1)
-#define CAPTURE_POSITION (-2)
-
-struct capture {
-    const char *start;
-    ptrdiff_t size; /* or one of the above */
-};
-
-struct matcher {
-    lua_State *lua;
-    const char *text, *end;
-    int level; /* captures begun */
-    int depth;
-    unsigned steps;
-    struct capture captures[MOST_CAPTURES];
-};
-
-static void start(struct matcher *matcher, lua_State *lua, const char *text, size_t size)
-{
-    *matcher = (struct matcher){.lua = lua, .text = text, .end = text + size};
-}
-
-/* One step of work: now and then whether there is still time. */
-static inline void step(struct matcher *matcher)
-{
-    if (++matcher->steps >= STEPS_BEFORE_LOOK) {
-        matcher->steps = 0;
-        script_check_time(matcher->lua);
-    }
-}
-
-/* Characters --------------------------------------------------------------------------------------------------------------------------------------------------------------- */
-
-static inline bool is_digit(unsigned char c)
+static bool is_digit(char c)
 {
     return c >= '0' && c <= '9';
-}
-
-static inline bool is_lower(unsigned char c)
-{
-    return c >= 'a' && c <= 'z';
-}
-
-static inline bool is_upper(unsigned char c)
-{
-    return c >= 'A' && c <= 'Z';
-}
-
-static inline bool is_graph(unsigned char c)
-{
-    return c > ' ' && c < 0x7f;
-}
-
-static inline bool is_alnum(unsigned char c)
-{
-    return is_digit(c) || is_lower(c) || is_upper(c);
-}
-
-/* Whether c is of the class that a letter behind "%" names; another character stands for itself. ASCII alone has classes. */
-static bool is_of_class(unsigned char c, unsigned char class)
-{
-    bool is;
-    switch (class | 0x20) {
-    case 'a':
-        is = is_lower(c) || is_upper(c);
-        break;
-    case 'c':
-        is = c < ' ' || c == 0x7f;
-        break;
-    case 'd':
-        is = is_digit(c);
-        break;
-    case 'g':
-        is = is_graph(c);
-        break;
-    case 'l':
-        is = is_lower(c);
-        break;
-    case 'p':
-        is = is_graph(c) && !is_alnum(c);
-        break;
-    case 's':
-        is = c == ' ' || (c >= '\t' && c <= '\r');
-        break;
-    case 'u':
-        is = is_upper(c);
-        break;
-    case 'w':
-        is = is_alnum(c);
-        break;
-    case 'x':
-        is = is_digit(c) || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f');
-        break;
-    case 'z':
-        is = c == '\0';
-        break;
-    default:
-        return class == c;
-    }
-    if (!is_lower(class) && !is_upper(class)) {
-        return class == c;
-    }
-    return is_upper(class) ? !is : is;
-}
-
-/* Behind the single character class that begins at p. */
-static const char *class_end(struct matcher *matcher, const char *p)
-{
-    if (*p == ESCAPE) {
-        if (p[1] == '\0') {
-            luaL_error(matcher->lua, "malformed pattern (ends with '%%')");
-        }
-        return p + 2;
-    }
-    if (*p++ != '[') {
-        return p;
-    }
-    if (*p == '^') {
-        p++;
-    }
-    do { /* a "]" right at the beginning stands for itself */
-        step(matcher);
-        if (*p == '\0') {
-            luaL_error(matcher->lua, "malformed pattern (missing ']')");
-        }
-        if (*p++ == ESCAPE && *p != '\0') {
-            p++;
-        }
-    } while (*p != ']');
-    return p + 1;
-}
-
-/* set: its "["; last: its "]". */
-static bool is_in_set(struct matcher *matcher, unsigned char c, const char *set, const char *last)
-{
-    bool found = true;
-    if (set[1] == '^') {
-        found = false;
-        set++;
-    }
-    while (++set < last) {
-        step(matcher);
-        if (*set == ESCAPE) {
-            set++;
-            if (is_of_class(c, (unsigned char)*set)) {
-                return found;
-            }
-        } else if (set[1] == '-' && set + 2 < last) {
-            set += 2;
-            if ((unsigned char)set[-2] <= c && c <= (unsigned char)*set) {
-                return found;
-            }
-        } else if ((unsigned char)*set == c) {
-            return found;
-        }
-    }
-    return !found;
-}
-
-/* Whether the character at s is one of the class from p to before p_end. */
-static bool is_single(struct matcher *matcher, const char *s, const char *p, const char *p_end)
-{
-    step(matcher);
-    if (s >= matcher->end) {
-        return false;
-    }
-    unsigned char c = (unsigned char)*s;
-    switch (*p) {
-    case '.':
-        return true;
-    case ESCAPE:
-        return is_of_class(c, (unsigned char)p[1]);
-    case '[':
-        return is_in_set(matcher, c, p, p_end - 1);
-    default:
-        return (unsigned char)*p == c;
-    }
-}
-
-/* Matching ------------------------------------------------------------------------------------------------------------------------------------------------------------------ */
-
-static const char *match(struct matcher *matcher, const char *s, const char *p);
-
-/* "%bxy": from x to the y that closes it; p is behind "%b". */
-static const char *match_balance(struct matcher *matcher, const char *s, const char *p)
-{
-    if (p[0] == '\0' || p[1] == '\0') {
-        luaL_error(matcher->lua, "unbalanced pattern");
-    }
-    if (s >= matcher->end || *s != p[0]) {
-        return NULL;
-    }
-    for (size_t open = 1; ++s < matcher->end;) {
-        step(matcher);
-        if (*s == p[1]) {
-            if (--open == 0) {
-                return s + 1;
-            }
-        } else if (*s == p[0]) {
-            open++;
-        }
-    }
-    return NULL;
-}
-
-static const char *match_most(struct matcher *matcher, const char *s, const char *p, const char *p_end)
-{
-    ptrdiff_t count = 0;
-    while (is_single(matcher, s + count, p, p_end)) {
-        count++;
-    }
-    for (; count >= 0; count--) {
-        const char *found = match(matcher, s + count, p_end + 1);
-        if (found != NULL) {
-            return found;
-        }
-    }
-    return NULL;
-}
-
-static const char *match_fewest(struct matcher *matcher, const char *s, const char *p, const char *p_end)
-{
-    for (;;) {
-        const char *found = match(matcher, s, p_end + 1);
-        if (found != NULL) {
-            return found;
-        }
-        if (!is_single(matcher, s, p, p_end)) {
-            return NULL;
-        }
-        s++;
-    }
-}
-
-static const char *begin_capture(struct matcher *matcher, const char *s, const char *p, ptrdiff_t size)
-{
-    if (matcher->level >= MOST_CAPTURES) {
-        luaL_error(matcher->lua, "too many captures");
-    }
-    matcher->captures[matcher->level++] = (struct capture){s, size};
-    const char *found = match(matcher, s, p);
-    if (found == NULL) {
-        matcher->level--;
-    }
-    return found;
-}
-
-static const char *end_capture(struct matcher *matcher, const char *s, const char *p)
-{
-    int open = matcher->level - 1;
-    while (open >= 0 && matcher->captures[open].size != CAPTURE_OPEN) {
-        open--;
-    }
-    if (open < 0) {
-        luaL_error(matcher->lua, "invalid pattern capture");
-    }
-    matcher->captures[open].size = s - matcher->captures[open].start;
-    const char *found = match(matcher, s, p);
-    if (found == NULL) {
-        matcher->captures[open].size = CAPTURE_OPEN;
-    }
-    return found;
-}
-
-/* "%1": what was captured once more. */
-static const char *match_capture(struct matcher *matcher, const char *s, char digit)
-{
-    int index = digit - '1';
-    if (index < 0 || index >= matcher->level || matcher->captures[index].size == CAPTURE_OPEN) {
-        luaL_error(matcher->lua, "invalid capture index");
-    }
-    size_t size = (size_t)matcher->captures[index].size; /* of a position: larger than any text */
-    if ((size_t)(matcher->end - s) < size || memcmp(matcher->captures[index].start, s, size) != 0) {
-        return NULL;
-    }
-    matcher->steps += (unsigned)(size / 16);
-    return s + size;
-}
-
-/* "%f[set]" between two characters; p is behind "%f". Where the set ends, or NULL. */
-static const char *match_frontier(struct matcher *matcher, const char *s, const char *p)
-{
-    if (*p != '[') {
-        luaL_error(matcher->lua, "missing '[' after '%%f' in pattern");
-    }
-    const char *p_end = class_end(matcher, p);
-    unsigned char before = s > matcher->text ? (unsigned char)s[-1] : '\0';
-    unsigned char here = s < matcher->end ? (unsigned char)*s : '\0';
-    bool is = !is_in_set(matcher, before, p, p_end - 1) && is_in_set(matcher, here, p, p_end - 1);
-    return is ? p_end : NULL;
-}
-
-/* What does not end a match but goes on behind it. s: where the match goes on, or NULL. */
-struct progress {
-    const char *s, *p;
-};
-
-static struct progress match_escape(struct matcher *matcher, const char *s, const char *p)
-{
-    if (p[1] == 'b') {
-        return (struct progress){match_balance(matcher, s, p + 2), p + 4};
-    }
-    if (p[1] == 'f') {
-        const char *p_end = match_frontier(matcher, s, p + 2);
-        return (struct progress){p_end != NULL ? s : NULL, p_end};
-    }
-    return (struct progress){match_capture(matcher, s, p[1]), p + 2};
-}
-
-/* Where a match of the whole pattern that begins at s ends, or NULL. */
-static const char *match(struct matcher *matcher, const char *s, const char *p)
-{
-    if (++matcher->depth > DEEPEST) {
-        luaL_error(matcher->lua, "pattern too complex");
-    }
-    const char *found = NULL;
-    while (s != NULL) {
-        step(matcher);
-        if (*p == '\0') {
-            found = s;
-            break;
-        }
-        if (*p == '(') {
-            bool position = p[1] == ')';
-            found = begin_capture(matcher, s, position ? p + 2 : p + 1,
-                                  position ? CAPTURE_POSITION : CAPTURE_OPEN);
-            break;
-        }
-        if (*p == ')') {
-            found = end_capture(matcher, s, p + 1);
-            break;
-        }
-        if (*p == '$' && p[1] == '\0') {
-            found = s == matcher->end ? s : NULL;
-            break;
-        }
-        if (*p == ESCAPE && (p[1] == 'b' || p[1] == 'f' || is_digit((unsigned char)p[1]))) {
-            struct progress progress = match_escape(matcher, s, p);
-            s = progress.s;
-            p = progress.p;
-            continue;
-        }
-        const char *p_end = class_end(matcher, p);
-        if (*p_end == '*') {
-            found = match_most(matcher, s, p, p_end);
-            break;
-        }
-        if (*p_end == '-') {
-            found = match_fewest(matcher, s, p, p_end);
-            break;
-        }
-        if (*p_end == '+') {
-            found = is_single(matcher, s, p, p_end) ? match_most(matcher, s + 1, p, p_end) : NULL;
-            break;
-        }
-        bool single = is_single(matcher, s, p, p_end);
-        if (*p_end == '?') {
-            found = single ? match(matcher, s + 1, p_end + 1) : NULL;
-            if (found != NULL) {
-                break;
-            }
-            p = p_end + 1;
-        } else if (single) {
-            s++;
-            p = p_end;
-        } else {
-            break;
-        }
-    }
-    matcher->depth--;
-    return found;
 }
 
 /* Results ------------------------------------------------------------------------------------------------------------------------------------------------------------------- */
@@ -456,10 +83,10 @@ static int find_or_match(lua_State *lua, bool find)
     }
     struct matcher matcher;
     bool anchored = *pattern == '^';
-    start(&matcher, lua, text, size);
+    matcher_start(&matcher, lua, text, size);
     do {
         matcher.level = matcher.depth = 0;
-        const char *end = match(&matcher, s, pattern + anchored);
+        const char *end = matcher_match(&matcher, s, pattern + anchored);
         if (end != NULL) {
             if (!find) {
                 return push_captures(&matcher, s, end);
@@ -490,10 +117,10 @@ static int gmatch_next(lua_State *lua)
     const char *text = lua_tolstring(lua, lua_upvalueindex(1), &size),
                *pattern = lua_tostring(lua, lua_upvalueindex(2));
     struct matcher matcher;
-    start(&matcher, lua, text, size);
+    matcher_start(&matcher, lua, text, size);
     for (const char *s = text + (size_t)lua_tointeger(lua, lua_upvalueindex(3)); s <= matcher.end; s++) {
         matcher.level = matcher.depth = 0;
-        const char *end = match(&matcher, s, pattern);
+        const char *end = matcher_match(&matcher, s, pattern);
         if (end != NULL) {
             lua_pushinteger(lua,
                             end - text + (end == s)); /* behind an empty match by one, not to find it again */
@@ -520,12 +147,12 @@ static void add_text(struct matcher *matcher, luaL_Buffer *out, const char *s, c
     size_t size;
     const char *text = lua_tolstring(matcher->lua, 3, &size);
     for (size_t i = 0; i < size; i++) {
-        if (text[i] != ESCAPE) {
+        if (text[i] != PATTERN_ESCAPE) {
             luaL_addchar(out, text[i]);
             continue;
         }
         i++; /* at the end of a text there is a NUL */
-        if (!is_digit((unsigned char)text[i])) {
+        if (!is_digit(text[i])) {
             luaL_addchar(out, text[i]);
         } else if (text[i] == '0') {
             luaL_addlstring(out, s, (size_t)(end - s));
@@ -576,11 +203,11 @@ static int pattern_gsub(lua_State *lua)
     }
     struct matcher matcher;
     luaL_Buffer out;
-    start(&matcher, lua, text, size);
+    matcher_start(&matcher, lua, text, size);
     luaL_buffinit(lua, &out);
     while (count < most) {
         matcher.level = matcher.depth = 0;
-        const char *end = match(&matcher, s, pattern + anchored);
+        const char *end = matcher_match(&matcher, s, pattern + anchored);
         if (end != NULL) {
             count++;
             add_replacement(&matcher, &out, s, end);
