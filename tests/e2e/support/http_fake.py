@@ -13,8 +13,34 @@ class Refused(Exception):
         self.status, self.body, self.headers = status, body if isinstance(body, bytes) else body.encode(), headers or {}
 
 
-class HttpFake:
-    """A context manager. Subclasses have answer(request) -> (status, body) or raise Refused. faults: answers to give instead to the requests to come, each a status or (status, headers, body)."""
+class Server(ThreadingHTTPServer):
+    daemon_threads, block_on_close, request_queue_size = True, False, 128
+
+    def handle_error(self, *_):
+        pass
+
+
+class LoopbackServer:
+    """A context manager: an HTTP server on loopback, each connection with a thread of its own."""
+
+    def __init__(self, handler, port=0):
+        self.server = Server(("127.0.0.1", port), handler)
+
+    @property
+    def url(self):
+        return "http://127.0.0.1:%d" % self.server.server_address[1]
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True, kwargs={"poll_interval": 0.05}).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class HttpFake(LoopbackServer):
+    """Subclasses have answer(request) -> (status, body) or raise Refused. faults: answers to give instead to the requests to come, each a status or (status, headers, body)."""
 
     def __init__(self, port=0):
         self.requests, self.faults, self.lock = [], [], threading.Lock()
@@ -40,13 +66,7 @@ class HttpFake:
             def log_message(self, *_):
                 pass
 
-        class Server(ThreadingHTTPServer):
-            daemon_threads, block_on_close, request_queue_size = True, False, 128
-
-            def handle_error(self, *_):
-                pass
-
-        self.server = Server(("127.0.0.1", port), Handler)
+        super().__init__(Handler, port)
 
     def respond(self, request):
         if self.faults:
@@ -58,18 +78,6 @@ class HttpFake:
             return status, {}, body if isinstance(body, bytes) else body.encode()
         except Refused as refused:
             return refused.status, refused.headers, refused.body
-
-    @property
-    def url(self):
-        return "http://127.0.0.1:%d" % self.server.server_address[1]
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True, kwargs={"poll_interval": 0.05}).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
 
 
 class Request:

@@ -3,11 +3,13 @@
 import gzip
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from support.http_fake import LoopbackServer
 
 
-class Sink:
-    """A context manager. answers: statuses for the requests to come, then 200; a number with headers as (429, {"Retry-After": "1"}).
+class Sink(LoopbackServer):
+    """answers: statuses for the requests to come, then 200; a number with headers as (429, {"Retry-After": "1"}).
     judge: instead, a function from a request's body to such an answer."""
 
     def __init__(self, answers=(), judge=None, port=0):
@@ -36,26 +38,15 @@ class Sink:
             def log_message(self, *_):
                 pass
 
-        class Server(ThreadingHTTPServer):
-            daemon_threads, block_on_close, request_queue_size = True, False, 128
-
-            def handle_error(self, *_):
-                pass
-
-        self.server = Server(("127.0.0.1", port), Handler)
+        super().__init__(Handler, port)
 
     @property
     def url(self):
-        return "http://127.0.0.1:%d/hook" % self.server.server_address[1]
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True, kwargs={"poll_interval": 0.05}).start()
-        return self
+        return super().url + "/hook"
 
     def __exit__(self, *_):
         self.hold.set()
-        self.server.shutdown()
-        self.server.server_close()
+        super().__exit__()
 
     def batches(self):
         """The batches so far, decoded."""
