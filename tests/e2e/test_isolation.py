@@ -51,7 +51,7 @@ def test_a_bomb_hurts_nobody_else(start_proxy, tmp_path, bomb, kind):
         victim = {"transforms": [code], "dispatcher": {1: "file", "path": str(tmp_path / "victim.jsonl")}}
     else:
         victim = {"dispatcher": code}
-    quick = {"watchdog": "300ms", "memory_limit": "16MiB", "concurrency": 1, "batch": {"max_events": 4, "max_wait": 0.05}, "retry": {"min_delay": 0.01, "max_delay": 0.05, "max_age": "1s"}}
+    quick = {"watchdog": "1s", "memory_limit": "16MiB", "concurrency": 1, "batch": {"max_events": 4, "max_wait": 0.05}, "retry": {"min_delay": 0.01, "max_delay": 0.05, "max_age": "1s"}}
     proxy = start_proxy({"observability": {"dead_letters": "dlq", "pipelines": [
         {"name": "victim", **victim, **quick}, {"name": "innocent", "dispatcher": {1: "file", "path": str(tmp_path / "innocent.jsonl")}}]}})
     for path in ("/v1/models", "/bomb", "/v1/models"):
