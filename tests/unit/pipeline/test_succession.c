@@ -138,8 +138,11 @@ static void a_predecessor_that_hangs_can_be_freed(void **state)
     for (const char *id = "abc"; *id != '\0'; id++)
         world_publish(&world, (char[]){*id, '\0'}, "");
     world_wait_for(&world, "took c");
-    succeed(&world, "return pipeline { batch = { max_events = 4 }, deliver = function(batch) "
-                    "record(ids(batch)) end }");
+    /* Whether c is left as it came or as its parts depends on how far it was: both come to the same here. */
+    succeed(
+        &world,
+        "return pipeline { batch = { max_events = 4 }, transforms = { function(event) return event.id == 'c' "
+        "and { event, { id = 'd' } } or event end }, deliver = function(batch) record(ids(batch)) end }");
     assert_true(pipeline_succeed(world.pipeline, world.predecessor, world_on_drained, &world));
     assert_int_equal(pipeline_free(world.predecessor), 0);
     world_drain(&world);
