@@ -147,6 +147,7 @@ static void add_text(struct matcher *matcher, luaL_Buffer *out, const char *s, c
     size_t size;
     const char *text = lua_tolstring(matcher->lua, 3, &size);
     for (size_t i = 0; i < size; i++) {
+        matcher_step(matcher);
         if (text[i] != PATTERN_ESCAPE) {
             luaL_addchar(out, text[i]);
             continue;

@@ -14,13 +14,17 @@ void matcher_start(struct matcher *matcher, lua_State *lua, const char *text, si
     *matcher = (struct matcher){.lua = lua, .text = text, .end = text + size};
 }
 
-/* One step of work: now and then whether there is still time. */
 static inline void step(struct matcher *matcher)
 {
     if (++matcher->steps >= STEPS_BEFORE_LOOK) {
         matcher->steps = 0;
         script_check_time(matcher->lua);
     }
+}
+
+void matcher_step(struct matcher *matcher)
+{
+    step(matcher);
 }
 
 /* Characters --------------------------------------------------------------------------------------------------------------------------------------------------------------- */

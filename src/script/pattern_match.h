@@ -30,6 +30,8 @@ struct matcher {
 };
 
 void matcher_start(struct matcher *matcher, lua_State *lua, const char *text, size_t size);
+/* One step of work: now and then whether there is still time. */
+void matcher_step(struct matcher *matcher);
 /* Where a match of the whole pattern that begins at s ends, or NULL. */
 const char *matcher_match(struct matcher *matcher, const char *s, const char *pattern);
 

@@ -51,6 +51,10 @@ void watch_stop(struct watch *watch, lua_State *lua)
         remember_place(watch, lua);
     }
     luaL_where(lua, 0);
+    if (lua_objlen(lua, -1) == 0) { /* a C function looked at the time: where it was called */
+        lua_pop(lua, 1);
+        luaL_where(lua, 1);
+    }
     lua_pushfstring(lua, "stopped: ran for more than %f s without a break", watch->seconds);
     lua_concat(lua, 2);
     lua_error(lua);

@@ -15,6 +15,7 @@ BOMBS = {
     "backtracking": "(('a'):rep(30000)):match('(.*)(.*)(.*)(.*)b')",
     "replacement": "(('('):rep(1000000)):gsub('%b()', '')",
     "concatenation": "local text = 'x' while true do text = text .. text end",
+    "replacement of nothing": "(('x'):rep(100000)):gsub('', ('%0'):rep(1000000))",
     "repetition": "return ('x'):rep(1e9)",
     "table": "local list = {} while true do list[#list + 1] = {} end",
     "keys": "local map = {} for i = 1, 1e9 do map[('k'):rep(100) .. i] = true end",

@@ -191,6 +191,7 @@ static void what_takes_for_ever_is_stopped(void **state)
         "('a'):rep(30000):match('(.*)(.*)(.*)(.*)b')",
         "('('):rep(300000):gsub('%b()', '')",
         "for _ in ('a'):rep(30000):gmatch('.-.-.-b') do end",
+        "('a'):rep(100000):gsub('', ('%0'):rep(1000000))",
         "while true do pcall(string.find, ('a'):rep(30000), '.-.-.-.-b') end",
     };
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
