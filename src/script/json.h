@@ -12,7 +12,7 @@
  * A raw value is a userdata that holds JSON text. Nothing deeper than 128 levels is read. Written are 32 levels more: what was read can be put into
  * something larger, as a transform does. Beyond that is also where a table that contains itself ends.
  *
- * These raise only when Lua's memory runs out.
+ * Nothing larger than the state's memory limit is written. These raise only when Lua's memory runs out, and script_json_encode() when its time does.
  */
 #ifndef SCRIPT_JSON_H
 #define SCRIPT_JSON_H

@@ -6,6 +6,7 @@
  */
 #include <lauxlib.h>
 #include <math.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 #include "base/json_write.h"
@@ -17,8 +18,12 @@ struct step {
     size_t index;
 };
 
+#define VALUES_BEFORE_LOOK 4096u
+
 struct encoder {
     lua_State *lua;
+    size_t most; /* bytes in out */
+    unsigned values;
     int array_metatable, raw_metatable; /* stack indices */
     struct buffer *out, *keys;
     int depth;
@@ -250,11 +255,23 @@ static bool encode_userdata(struct encoder *encoder)
     return true;
 }
 
+/* A few tables that contain each other again and again make a text without end: time and size are bounded. */
+static bool may_go_on(struct encoder *encoder)
+{
+    if (++encoder->values % VALUES_BEFORE_LOOK == 0) {
+        script_check_time(encoder->lua);
+    }
+    return encoder->out->size <= encoder->most || fail(encoder, "the text is larger than the memory limit");
+}
+
 /* The value on top of the stack, which stays. After a failure the stack is the caller's to clean. */
 static bool encode_value(struct encoder *encoder)
 {
     lua_State *lua = encoder->lua;
     struct slice text;
+    if (!may_go_on(encoder)) {
+        return false;
+    }
     switch (lua_type(lua, -1)) {
     case LUA_TSTRING:
         text.data = lua_tolstring(lua, -1, &text.size);
@@ -288,7 +305,10 @@ bool script_json_encode(lua_State *lua, int index, struct buffer *out, struct er
     luaL_checkstack(lua, 10, NULL);
     int top = lua_gettop(lua);
     struct encoder encoder; /* most of it is written on the way */
+    size_t limit = script_memory_limit(script_of(lua));
     encoder.lua = lua;
+    encoder.most = limit == 0 || limit > SIZE_MAX - out->size ? SIZE_MAX : out->size + limit;
+    encoder.values = 0;
     encoder.array_metatable = top + 1;
     encoder.raw_metatable = top + 2;
     encoder.out = out;

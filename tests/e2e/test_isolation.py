@@ -16,6 +16,8 @@ BOMBS = {
     "replacement": "(('('):rep(1000000)):gsub('%b()', '')",
     "concatenation": "local text = 'x' while true do text = text .. text end",
     "replacement of nothing": "(('x'):rep(100000)):gsub('', ('%0'):rep(1000000))",
+    "tables in each other": "local list = {} for i = 1, 60 do list = { list, list } end assert(require('llmproxy.json').encode(list))",
+    "large text": "local list, text = {}, ('x'):rep(1000000) for i = 1, 100000 do list[i] = text end assert(require('llmproxy.json').encode(list))",
     "repetition": "return ('x'):rep(1e9)",
     "table": "local list = {} while true do list[#list + 1] = {} end",
     "keys": "local map = {} for i = 1, 1e9 do map[('k'):rep(100) .. i] = true end",

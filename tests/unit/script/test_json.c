@@ -467,6 +467,24 @@ static void running_out_of_memory_in_the_middle_leaks_nothing(void **state)
     fixture_tear_down(&fixture);
 }
 
+/* Sixty tables, of which each holds the next one twice: a text that would fill every disk. */
+static void tables_in_each_other_end_with_the_time_or_the_memory(void **state)
+{
+    (void)state;
+    static const char *const code = "local list = {} for i = 1, 60 do list = { list, list } end "
+                                    "local text, message = require('llmproxy.json').encode(list) "
+                                    "assert(text == nil) error(message)";
+    struct fixture fixture;
+    fixture_set_up(&fixture, (struct script_settings){.memory_limit = 2 << 20});
+    assert_false(fixture_task(&fixture, code));
+    expect_message(&fixture, "cannot be written as JSON: the text is larger than the memory limit");
+    fixture_tear_down(&fixture);
+    fixture_set_up(&fixture, (struct script_settings){.watchdog_seconds = 0.1});
+    assert_false(fixture_task(&fixture, code));
+    expect_message(&fixture, "code:1: stopped: ran for more than 0.1 s without a break");
+    fixture_tear_down(&fixture);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -487,6 +505,7 @@ int main(void)
         TEST(the_module_refuses_wrong_arguments_by_name),
         TEST(random_values_survive),
         TEST(running_out_of_memory_in_the_middle_leaks_nothing),
+        TEST(tables_in_each_other_end_with_the_time_or_the_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
