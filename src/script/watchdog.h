@@ -2,8 +2,9 @@
  * watchdog: stops Lua code that runs for too long, and costs two looks at the clock for each run that does not.
  *
  * A thread of its own looks every 50 ms at the deadlines of all states. To the thread of an overdue one it sends SIGURG (which is ignored by default, so a stray one is harmless); the signal's handler sets a count hook,
- * the one thing Lua allows in a handler, and the hook raises an error at the next instruction, again and again until the run is over: pcall cannot swallow it. C functions are not interrupted
- * (a pathological pattern in string.find), nor is an xpcall handler that loops for ever over the very error that stops the run; compiled code would never look at the hook: states here do not compile.
+ * the one thing Lua allows in a handler, and the hook raises an error at the next instruction, again and again until the run is over: pcall cannot swallow it. C functions are not interrupted:
+ * those that may take long look at the time themselves. Nor would be an xpcall handler that loops for ever over the very error that stops the run: the sandbox's xpcall begins none then. Compiled code would never look at the
+ * hook: states here do not compile.
  */
 #ifndef SCRIPT_WATCHDOG_H
 #define SCRIPT_WATCHDOG_H

@@ -16,6 +16,8 @@ BOMBS = {
     "replacement": "(('('):rep(1000000)):gsub('%b()', '')",
     "concatenation": "local text = 'x' while true do text = text .. text end",
     "replacement of nothing": "(('x'):rep(100000)):gsub('', ('%0'):rep(1000000))",
+    "handler": "xpcall(function() while true do end end, function() while true do end end)",
+    "handler that runs away": "xpcall(function() error('x') end, function() while true do end end)",
     "tables in each other": "local list = {} for i = 1, 60 do list = { list, list } end assert(require('llmproxy.json').encode(list))",
     "large text": "local list, text = {}, ('x'):rep(1000000) for i = 1, 100000 do list[i] = text end assert(require('llmproxy.json').encode(list))",
     "repetition": "return ('x'):rep(1e9)",

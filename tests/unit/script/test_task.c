@@ -288,6 +288,28 @@ static void an_error_that_never_becomes_text_stops_nothing(void **state)
     expect_message(fixture, "no text");
 }
 
+static void a_handler_that_never_ends_is_stopped(void **state)
+{
+    skip_under_thread_sanitizer();
+    struct fixture *fixture = *state;
+    static const char *const codes[] = {
+        "xpcall(function() while true do end end, function() while true do end end)",
+        "xpcall(function() error('x') end, function() while true do end end)",
+        "coroutine.wrap(function() xpcall(function() while true do end end, function() while true do end "
+        "end) "
+        "end)()",
+    };
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
+        assert_false(fixture_task(fixture, codes[i]));
+        expect_message(fixture, "stopped: ran for more than");
+    }
+    expect_task(fixture, "local called, message = xpcall(function(a) error(a .. 'b', 0) end, function(text) "
+                         "return text .. 'c' end, 'a') assert(not called and message == 'abc') "
+                         "assert(select('#', xpcall(function(...) return ... end, error, nil, 1, nil)) == 4) "
+                         "assert(xpcall(require('llmproxy.time').sleep, error, 0.001)) "
+                         "assert(not pcall(xpcall, error))");
+}
+
 static void a_task_may_start_others(void **state)
 {
     struct fixture *fixture = *state;
@@ -345,6 +367,7 @@ int main(void)
         TEST(results_that_do_not_fit_into_memory_become_nil_and_a_message),
         TEST(a_task_may_not_run_without_a_break_for_long),
         TEST(an_error_that_never_becomes_text_stops_nothing),
+        TEST(a_handler_that_never_ends_is_stopped),
         TEST(a_task_may_start_others),
         TEST(sleeping_tasks_overlap),
         TEST(sleeping_tasks_are_cancelled_with_the_state),
